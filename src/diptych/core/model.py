@@ -1,0 +1,88 @@
+"""Model: what the trainer asks of a system, and the small interfaces for what a system may offer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diptych.core.batch import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The scalar to minimise, and its parts for the log (detached scalars by name)."""
+
+    total: Float[Tensor, ""]
+    parts: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+
+
+class Model(nn.Module, ABC):
+    """A system: parameters and a loss. It knows nothing of the trainer, of files or of other systems."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, phase: str = "main") -> Loss:
+        """Return the loss of a batch, in nats or the unit of the system.
+
+        Args:
+            batch: examples on the model's device.
+            phase: which of the alternating objectives; only a `Phased` model is asked for another than "main".
+        """
+
+
+class Phased(ABC):
+    """Offers several objectives that alternate inside one step, as a GAN does."""
+
+    @abstractmethod
+    def phases(self) -> dict[str, list[nn.Parameter]]:
+        """Return the parameters that each phase moves, in the order of the phases."""
+
+
+class Staged(ABC):
+    """Offers stages that are learnt one after another, as a codebook and then the prior over its codes."""
+
+    @abstractmethod
+    def stages(self) -> tuple[str, ...]:
+        """Return the names of the stages in order."""
+
+    @abstractmethod
+    def enter(self, stage: str) -> None:
+        """Prepare for a stage: what it learns gets gradients, the rest does not."""
+
+
+class Coupled(ABC):
+    """Offers a loss that couples the examples of a batch only through embeddings, as contrastive losses do.
+
+    The trainer can then split a batch that does not fit and still get the gradient of the whole batch, dropout
+    included (Gao et al. 2021, arXiv 2101.06983). `loss` must equal `couple(embed(batch), batch)`.
+    """
+
+    @abstractmethod
+    def embed(self, batch: Batch) -> tuple[Float[Tensor, "b d"], ...]:
+        """Encode each example by itself."""
+
+    @abstractmethod
+    def couple(self, embeddings: tuple[Float[Tensor, "b d"], ...], batch: Batch) -> Loss:
+        """Compare the embeddings of the whole batch, gathered from every process by the objective."""
+
+
+class AfterStep(ABC):
+    """Offers an update after each optimizer step: a clamp on a temperature, a moving average."""
+
+    @abstractmethod
+    def after_step(self) -> None:
+        """Do it, without gradient."""
+
+
+class PairEncoder(ABC):
+    """Offers images and texts in one space."""
+
+    @abstractmethod
+    def encode_image(self, batch: Batch) -> Float[Tensor, "b d"]:
+        """Return unit vectors for `batch.image` or `batch.image_states`."""
+
+    @abstractmethod
+    def encode_text(self, batch: Batch) -> Float[Tensor, "b d"]:
+        """Return unit vectors for `batch.tokens` or `batch.text_states`."""

@@ -1,0 +1,1 @@
+"""Towers that turn pixels or words into token features."""

@@ -1,0 +1,1 @@
+"""Systems that align pictures and words in one space."""

@@ -1,0 +1,1 @@
+"""Vectors on disk and nearest neighbours; no model inside."""

@@ -1,0 +1,1 @@
+"""The one loop, for every system, on one process or many."""
