@@ -1,0 +1,50 @@
+"""The command `diptych`: its verbs, and one clear line with exit status 2 for a user's mistake."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from diptych.cli import check, classify, demo, embed, evaluate, index, models, search, train
+from diptych.core.errors import UserError
+
+app = typer.Typer(
+    name="diptych",
+    help="Align images and texts in one space, then search, classify and measure. Try `diptych demo` first.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    suggest_commands=True,
+)
+for verb in (
+    demo.demo,
+    models.models,
+    check.check,
+    train.train,
+    evaluate.evaluate,
+    embed.embed,
+    index.index,
+    search.search,
+    classify.classify,
+):
+    app.command(no_args_is_help=verb not in {demo.demo, models.models})(verb)
+
+
+def main() -> None:
+    """Run the command line; a `UserError` becomes one line on standard error and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"diptych: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
