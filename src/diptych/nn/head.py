@@ -1,0 +1,63 @@
+"""Heads: from a tower's width to the width that a system compares in."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diptych.core.errors import unknown
+from diptych.nn.transformer import activation_named
+
+
+class Head(nn.Module):
+    """A linear map or a small MLP.
+
+    Args:
+        dim: width of what comes in.
+        out: width of what goes out.
+        kind: "linear" (one map without bias, as in CLIP) or "mlp" (LayerNorm, linear, activation, dropout, linear).
+        hidden: width inside the MLP; `out` when None.
+        activation: "gelu", "quick_gelu" or "relu", inside the MLP.
+        dropout: chance in [0, 1), before each linear map but the first of the MLP.
+        residual: whether the MLP adds to a linear map of its input rather than standing alone.
+
+    Raises:
+        UserError: for another kind.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out: int,
+        *,
+        kind: str = "linear",
+        hidden: int | None = None,
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        if kind not in ("linear", "mlp"):
+            raise unknown("head", kind, ("linear", "mlp"))
+        width = out if hidden is None else hidden
+        self.straight = nn.Linear(dim, out, bias=False) if kind == "linear" or residual else None
+        self.norm = nn.LayerNorm(dim) if kind == "mlp" else None
+        self.up = nn.Linear(dim, width) if kind == "mlp" else None
+        self.down = nn.Linear(width, out) if kind == "mlp" else None
+        self.activation = activation_named(activation)
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.straight, self.up, self.down):
+            if linear is not None:
+                nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+        for biased in (self.up, self.down):
+            if biased is not None:
+                nn.init.zeros_(biased.bias)
+
+    def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... e"]:
+        """Map each row."""
+        if self.norm is None or self.up is None or self.down is None:
+            assert self.straight is not None
+            y: Tensor = self.straight(self.dropout(x))
+            return y
+        y = self.down(self.dropout(self.activation(self.up(self.norm(x)))))
+        return y if self.straight is None else y + self.straight(x)

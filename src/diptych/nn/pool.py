@@ -1,0 +1,71 @@
+"""From many tokens to one: the mean, attention by the mean (CLIP's ResNet) and attention by learned queries."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from diptych.nn.attention import Attention
+
+
+def masked_mean(tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b d"]:
+    """Average the real tokens; zero where there are none."""
+    weight = mask.unsqueeze(-1).to(tokens.dtype)
+    kept = tokens.masked_fill(~mask.unsqueeze(-1), 0.0)  # what stands in padding may be anything, NaN included
+    return kept.sum(1) / weight.sum(1).clamp(min=1.0)
+
+
+def last_real(tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b d"]:
+    """Take the last real token of each row; zero where there is none."""
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(mask, places, -1).amax(1)
+    taken = tokens[torch.arange(len(tokens), device=tokens.device), last.clamp(min=0)]
+    return taken.masked_fill((last < 0)[:, None], 0.0)
+
+
+class MeanAttentionPool(nn.Module):
+    """CLIP's pooling of a convolution's grid: the mean token asks, and it and all others answer.
+
+    Args:
+        dim: channels of the grid.
+        heads: attention heads.
+        places: height * width of the grid; each place, and the mean, has a learned position.
+
+    Reference:
+        Radford et al. 2021, arXiv 2103.00020. Their projection into the joint space comes after, in the model's head.
+    """
+
+    def __init__(self, dim: int, heads: int, *, places: int) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(places + 1, dim) * dim**-0.5)
+        self.attention = Attention(dim, heads)
+
+    def forward(self, grid: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        """Pool the grid's tokens, given row by row."""
+        tokens = torch.cat([grid.mean(1, keepdim=True), grid], dim=1) + self.positions
+        pooled: Tensor = self.attention(tokens[:, :1], tokens)
+        return pooled[:, 0]
+
+
+class QueryPool(nn.Module):
+    """Pooling by learned queries: each looks at all tokens and takes what it wants.
+
+    Args:
+        dim: width of the queries and of the result.
+        heads: attention heads.
+        queries: how many there are.
+        context: width of the tokens, where it is another.
+    """
+
+    def __init__(self, dim: int, heads: int, *, queries: int = 1, context: int | None = None) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, dim) * dim**-0.5)
+        self.attention = Attention(dim, heads, context=context)
+
+    def forward(
+        self, tokens: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b q d"]:
+        """Pool the real tokens; zero where there are none."""
+        pooled: Tensor = self.attention(self.queries.expand(len(tokens), -1, -1), tokens, mask)
+        return pooled
