@@ -76,6 +76,14 @@ class AfterStep(ABC):
         """Do it, without gradient."""
 
 
+class Pretrained(ABC):
+    """A part of a model whose weights came from elsewhere; the trainer moves them at its own, smaller rate."""
+
+    @abstractmethod
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return those weights: not the layers that were put on top, nor adapters inside."""
+
+
 class PairEncoder(ABC):
     """Offers images and texts in one space."""
 
