@@ -1,0 +1,143 @@
+"""Which towers a system has, as plain settings, and how they are built: built in, or pretrained by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
+
+from diptych.core.batch import DataSpec
+from diptych.core.config import Config
+from diptych.encoders.base import ImageEncoder, TextEncoder
+from diptych.encoders.image import ResNetTower, ViT
+from diptych.encoders.plan import apply_plan
+from diptych.encoders.text import TextTransformer
+
+if TYPE_CHECKING:
+    from diptych.data.tokenizer import Tokenizer
+
+IMAGE_TOWERS = ("vit", "resnet")
+TEXT_TOWERS = ("transformer",)
+
+Count = Annotated[int, Ge(1)]
+
+
+class TowerConfig(Config):
+    """The two towers of a system; what a tower does not need is not read.
+
+    A tower is one of the built-in ones ("vit", "resnet"; "transformer"), a local folder, a name on the Hugging Face
+    hub, "timm:NAME", "open_clip:NAME", or "config:FOLDER" (an architecture, whose weights come with a checkpoint).
+    How much of it is trained: "all", "frozen", "last:N" (the last N blocks), "lora:R" (rank R beside the attention's
+    linear maps) or "lora:R:all" (beside all linear maps).
+    """
+
+    image_encoder: str = "vit"
+    image_train: str = "all"
+    image_size: Count | None = None  # None: what the tower was made for, 64 for a built-in one
+    image_patch: Count = 8
+    image_dim: Count = 128
+    image_layers: Count = 4
+    image_heads: Count = 4
+    image_width: Count = 16  # resnet: channels of its stem
+    image_blocks: tuple[Count, ...] = (1, 1, 1)  # resnet: blocks of each stage
+    image_pool: str = "auto"
+    text_encoder: str = "transformer"
+    text_train: str = "all"
+    text_dim: Count = 128
+    text_layers: Count = 4
+    text_heads: Count = 4
+    text_pool: str = "auto"
+    text_context: Count | None = None  # None: what the tower can read, 32 for the built-in one
+    text_vocabulary: Count = 8192
+    tower_activation: str = "gelu"
+    tower_dropout: Annotated[float, Ge(0)] = 0.0
+
+
+def image_size_for(config: TowerConfig) -> int:
+    """Return the side in pixels at which pictures should be decoded for the image tower."""
+    if config.image_size is not None:
+        return config.image_size
+    if config.image_encoder in IMAGE_TOWERS:
+        return 64
+    from diptych.encoders import pretrained
+
+    return pretrained.image_size(config.image_encoder)
+
+
+def context_for(config: TowerConfig) -> int:
+    """Return how many tokens a text may have for the text tower, first and last one included."""
+    if config.text_encoder in TEXT_TOWERS:
+        return 32 if config.text_context is None else config.text_context
+    from diptych.encoders import pretrained
+
+    longest = pretrained.text_context(config.text_encoder)
+    return longest if config.text_context is None else min(longest, config.text_context)
+
+
+def tokenizer_for(config: TowerConfig, captions: Iterable[str]) -> Tokenizer:
+    """Return the pretrained text tower's tokenizer, or train one on the captions for the built-in tower."""
+    from diptych.data.tokenizer import Tokenizer
+
+    if config.text_encoder in TEXT_TOWERS:
+        return Tokenizer.train(captions, vocabulary=config.text_vocabulary)
+    from diptych.encoders import pretrained
+
+    return Tokenizer.from_pretrained(pretrained.tokenizer_source(config.text_encoder))
+
+
+def build_image(config: TowerConfig, spec: DataSpec) -> ImageEncoder:
+    """Build the image tower for pictures of `spec.image_size` pixels.
+
+    Raises:
+        UserError: for a tower that is not known or cannot be had, or settings that do not fit together.
+    """
+    tower: ImageEncoder
+    if config.image_encoder == "vit":
+        tower = ViT(
+            image_size=spec.image_size,
+            patch=config.image_patch,
+            dim=config.image_dim,
+            layers=config.image_layers,
+            heads=config.image_heads,
+            channels=spec.channels,
+            pool="class" if config.image_pool == "auto" else config.image_pool,
+            activation=config.tower_activation,
+            dropout=config.tower_dropout,
+        )
+    elif config.image_encoder == "resnet":
+        tower = ResNetTower(
+            image_size=spec.image_size, width=config.image_width, blocks=config.image_blocks, channels=spec.channels
+        )
+    else:
+        from diptych.encoders import pretrained
+
+        tower = pretrained.image_tower(config.image_encoder, pool=config.image_pool, image_size=spec.image_size)
+    return apply_plan(tower, config.image_train)
+
+
+def build_text(config: TowerConfig, spec: DataSpec) -> TextEncoder:
+    """Build the text tower for `spec.vocabulary` token ids and texts of `spec.context` tokens.
+
+    Raises:
+        UserError: for a tower that is not known or cannot be had, or a vocabulary that is not the tower's.
+    """
+    tower: TextEncoder
+    if config.text_encoder == "transformer":
+        tower = TextTransformer(
+            vocabulary=spec.vocabulary,
+            context=spec.context,
+            dim=config.text_dim,
+            layers=config.text_layers,
+            heads=config.text_heads,
+            pool="last" if config.text_pool == "auto" else config.text_pool,
+            activation=config.tower_activation,
+            dropout=config.tower_dropout,
+        )
+    else:
+        from diptych.encoders import pretrained
+
+        tower = pretrained.text_tower(
+            config.text_encoder, pool=config.text_pool, vocabulary=spec.vocabulary, pad_id=spec.pad_id
+        )
+    return apply_plan(tower, config.text_train)
