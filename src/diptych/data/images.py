@@ -119,10 +119,18 @@ def _resize(
     A decoder rounds the scaled size up, so that its last row may be a fraction of one: the true, fractional size is
     what the resize is given (without that, the result is off by up to a pixel, several grey levels on fine detail).
     """
-    top, left = round(box.top * scale), round(box.left * scale)
-    cut = pixels[top : top + math.ceil(box.height * scale), left : left + math.ceil(box.width * scale)]
+    rows, top, exact_height = _span(box.top, box.height, scale, pixels.shape[0])
+    columns, left, exact_width = _span(box.left, box.width, scale, pixels.shape[1])
+    cut = pixels[top : top + rows, left : left + columns]
     image = torch.from_numpy(np.require(cut, requirements=["C", "W"])).permute(2, 0, 1)[None]
-    # a hair more than the ratio, so that the floor inside of interpolate gives exactly the size asked for
-    factors = ((height + 1e-4) / (box.height * scale), (width + 1e-4) / (box.width * scale))
+    # a hair more than the ratio, so that the floor inside of interpolate never falls short of the size asked for
+    factors = ((height + 1e-4) / exact_height, (width + 1e-4) / exact_width)
     resized = F.interpolate(image, scale_factor=factors, mode="bicubic", antialias=True, recompute_scale_factor=False)
     return resized[0, :, :height, :width]
+
+
+def _span(start: float, length: float, scale: float, available: int) -> tuple[int, int, float]:
+    """Return how many decoded rows a span covers, its first row, and how many it truly is."""
+    count = min(math.ceil(length * scale), available)
+    exact = length * scale if count == available else float(count)
+    return count, min(round(start * scale), available - count), exact
