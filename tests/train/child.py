@@ -1,0 +1,98 @@
+"""What the tests run in processes of their own: `python -m tests.train.child WHAT FOLDER [JSON]`."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(what: str, folder: Path, settings: dict | None = None, *, world: int = 1) -> list[subprocess.Popen]:
+    """Start one process, or as many as torchrun would."""
+    base = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "tests.train.child", what, str(folder), json.dumps(settings or {})]
+    started = []
+    port = str(20000 + os.getpid() % 20000)
+    for rank in range(world):
+        joined = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": world,
+        }
+        env = base | ({name: str(value) for name, value in joined.items()} if world > 1 else {})
+        started.append(
+            subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    return started
+
+
+def finish(started: list[subprocess.Popen], *, seconds: float = 120) -> list[tuple[int, str]]:
+    """Wait for them; return how each ended and what it printed."""
+    try:
+        return [(process.wait(seconds), process.stdout.read()) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.stdout.close()
+
+
+def run(what: str, folder: Path, settings: dict | None = None, *, world: int = 1) -> list[tuple[int, str]]:
+    return finish(start(what, folder, settings, world=world))
+
+
+def _train(folder: Path, settings: dict) -> None:
+    from diptych.core.errors import UserError
+    from diptych.core.runtime import seed_everything
+    from diptych.train.config import TrainConfig
+    from diptych.train.distributed import processes
+    from diptych.train.trainer import train
+    from tests.train import toys
+
+    model_settings, data = settings.pop("model", {}), settings.pop("task", {})
+    limit, resume = settings.pop("file_limit", None), settings.pop("resume", False)
+    kind = settings.pop("kind", "Twins")
+    with processes("cpu"):
+        seed_everything(0)
+        model = getattr(toys, kind)(**model_settings)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            task, config = toys.task(**data), TrainConfig(**settings)
+            result = train(model, task, config, out=folder, record=toys.RECORD, command="diptych go", resume=resume)
+            print("result", json.dumps(result.record()))
+        except UserError as error:
+            print("error:", error)
+            sys.exit(2)
+
+
+def _gradients(folder: Path, settings: dict) -> None:
+    """Write the gradient of one global batch for each kind of system; the parent compares."""
+    from safetensors.torch import save_file
+
+    from diptych.core.runtime import rank
+    from diptych.train.distributed import processes
+    from tests.train.proofs import proofs
+
+    with processes("cpu"):
+        found = proofs()
+        if rank() == 0:
+            save_file(found, folder / "found.safetensors")
+
+
+def main() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    what, folder, settings = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+    {"train": _train, "gradients": _gradients}[what](folder, settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Losses and gradients of one global batch of 16, by as many processes as there are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diptych.core.model import Model
+from diptych.core.runtime import mean_over_processes, rank, seed_everything, world
+from diptych.train.config import TrainConfig
+from diptych.train.gradients import Arithmetic, add_gradients
+from diptych.train.replica import whole
+from diptych.train.step import Stepper
+from tests.train import toys
+
+CPU = Arithmetic(torch.device("cpu"), bf16=False)
+
+
+def batch_of(sizes: list[int]):
+    """Take this process's rows of the global batch."""
+    everything = next(toys.Pairs(16, 16).epoch(0))
+    start = sum(sizes[: rank()])
+    return everything.part(slice(start, start + sizes[rank()]))
+
+
+def fresh(make: type[Model]) -> Model:
+    seed_everything(0)
+    return make()
+
+
+def gradient(make: type[Model], *, parts: int, phase: str = "main") -> dict[str, Tensor]:
+    stepper = Stepper(fresh(make), TrainConfig(accumulate=parts), CPU)
+    batch = batch_of([16 // world()] * world())
+    loss = add_gradients(stepper.replica, batch, CPU, phase=phase, parts=parts)
+    found = {"loss": mean_over_processes(loss.total)}
+    found |= {name: value.grad for name, value in stepper.model.named_parameters() if value.grad is not None}
+    return found
+
+
+def steps(make: type[Model], sizes: list[int], **settings) -> dict[str, Tensor]:
+    """Take three steps, the rows dealt out unevenly where that is allowed."""
+    model = fresh(make)
+    stepper = Stepper(model, TrainConfig(lr=0.1, weight_decay=0, betas=(0.9, 0.9), clip=0.5, ema=0.5, **settings), CPU)
+    values = [stepper.step(batch_of(sizes), 0.1) for _ in range(3)]
+    found = {name: whole(value).clone() for name, value in model.named_parameters()}
+    found |= {f"average.{name}": whole(value).clone() for name, value in stepper.ema.average.items()}
+    return found | {name: torch.tensor([value[name] for value in values]) for name in values[0]}
+
+
+def proofs() -> dict[str, Tensor]:
+    """Return everything that must be the same for one process and for two."""
+    even = [16 // world()] * world()
+    uneven = even if world() == 1 else [11, 5]
+    fsdp = {} if world() == 1 else {"sharding": "fsdp"}
+    found = {
+        "coupled": gradient(toys.Twins, parts=1),
+        "coupled in 3 parts": gradient(toys.Twins, parts=3),
+        "ordinary": gradient(toys.Guess, parts=1),
+        "ordinary in 3 parts": gradient(toys.Guess, parts=3),
+        "critic": gradient(toys.Gan, parts=1, phase="critic"),
+        "coupled steps": steps(toys.Twins, even, accumulate=2),
+        "uneven steps": steps(toys.Guess, uneven),
+        "gan steps": steps(toys.Gan, even),
+        "sharded coupled steps": steps(toys.Twins, even, **fsdp),
+        "sharded coupled steps in parts": steps(toys.Twins, even, accumulate=2, **fsdp),
+        "sharded steps": steps(toys.Guess, even, **fsdp),
+    }
+    return {f"{kind}/{name}": value.detach().clone() for kind, of in found.items() for name, value in of.items()}
