@@ -94,3 +94,7 @@ class PairEncoder(ABC):
     @abstractmethod
     def encode_text(self, batch: Batch) -> Float[Tensor, "b d"]:
         """Return unit vectors for `batch.tokens` or `batch.text_states`."""
+
+    @abstractmethod
+    def scale(self) -> Float[Tensor, ""]:
+        """Return what cosines are multiplied with to become logits, the inverse temperature; > 0."""

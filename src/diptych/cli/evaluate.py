@@ -1,0 +1,57 @@
+"""The verb `evaluate`: scores of a trained run on data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diptych.cli.options import CaptionColumn, Device, ImageColumn, Json, write_json
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder that `diptych train --out` wrote.")],
+    data: Annotated[str, typer.Argument(help="A table, folder, tar shards, hf:NAME or scenes.")],
+    split: Annotated[str, typer.Option(help="test, dev, train or all.")] = "test",
+    zero_shot: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Classify into the names of this column instead.")
+    ] = None,
+    image_column: ImageColumn = None,
+    caption_column: CaptionColumn = None,
+    device: Device = "auto",
+    json: Json = None,
+) -> None:
+    """Score a run: retrieval both ways, or zero-shot classification.
+
+    Retrieval: R@K counts a picture as right when any of its captions is among the first K; ties count against the
+    model; a sentence that several pictures share is right for each. Zero-shot: the class names are put into several
+    prompts, whose vectors are averaged.
+
+    Example: `diptych evaluate runs/mine captions.jsonl --split test --json scores.json`
+    """
+    from diptych.data.sources import open_data
+    from diptych.predictor import load
+
+    source = open_data(data, image_column=image_column, caption_column=caption_column)
+    typer.echo(source.name)
+    predictor = load(run, device=device)
+    if zero_shot is not None:
+        from diptych.cli.zero_shot import classify_rows
+
+        write_json(json, {"zero_shot": classify_rows(predictor, source, source.rows(split), column=zero_shot)})
+        return
+    from diptych.cli.show import show_scores
+    from diptych.core.errors import UserError
+    from diptych.tasks.pairs import PairSettings, retrieve
+    from diptych.train.experiment import pair_data
+
+    settings = PairSettings(cache=False)
+    gallery = pair_data(source, predictor.model, predictor.tokenizer, predictor.spec, settings).gallery(split)
+    if gallery is None:
+        raise UserError(f"{source.name} has nothing in split {split!r}; choose another --split, or all")
+    scores = retrieve(predictor.model, gallery.epoch())
+    for problem in gallery.skipped:
+        typer.echo(f"skipped {problem.where}: {problem.what}", err=True)
+    show_scores(scores, split=split)
+    write_json(json, scores)

@@ -1,0 +1,47 @@
+"""The verb `search`: find pictures by a text or by a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diptych.cli.options import Device, Json, write_json
+
+
+def search(
+    index: Annotated[Path, typer.Argument(help="The folder that `diptych index --out` wrote.")],
+    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture to look for instead of a text.")] = None,
+    k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many to find.")] = 10,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Only pictures whose column has this value.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="The run, when it was moved since.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="PATH", help="Write a page with the pictures found.")] = None,
+    device: Device = "auto",
+    json: Json = None,
+) -> None:
+    """Find the pictures nearest to a text, or to a picture.
+
+    Example: `diptych search photos.index "a dog runs through the snow" --top 5`
+    """
+    from diptych.cli.show import show_hits
+    from diptych.core.errors import UserError
+    from diptych.indexing import parse_where, run_of
+    from diptych.predictor import load
+    from diptych.search.store import open_index
+
+    if (text is None) == (image is None):
+        raise UserError('search takes a text or --image PATH, one of them: diptych search INDEX "a red circle"')
+    with open_index(index, readonly=True) as store:
+        predictor = load(run_of(index, run), device=device)
+        hits = predictor.search(text if image is None else image, store, k=k, where=parse_where(where or []))
+    show_hits(hits)
+    results = [{"key": hit.key, "score": hit.score, "text": hit.text, "metadata": hit.metadata} for hit in hits]
+    write_json(json, {"query": text if image is None else str(image), "results": results})
+    if html is not None:
+        from diptych.report.search import write_hits
+
+        typer.echo(f"Page: {write_hits(html, index, text or str(image), hits)}")

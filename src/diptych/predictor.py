@@ -1,0 +1,239 @@
+"""Predictor: a trained run in the hand; it takes paths, pictures, arrays and strings, and batches inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+
+from diptych.core.batch import Batch, DataSpec
+from diptych.core.errors import UserError
+from diptych.core.model import Model, PairEncoder
+from diptych.core.runtime import pick_device
+from diptych.data.images import decode
+from diptych.data.loader import Example, Loader
+from diptych.data.source import Problem, Source
+from diptych.data.tokenizer import Tokenizer
+from diptych.metrics.zero_shot import zero_shot_weights
+from diptych.search.index import Hit, Index
+from diptych.search.store import open_index
+from diptych.train.experiment import load_run
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Picture: TypeAlias = "str | Path | bytes | Image.Image | UInt8[np.ndarray, 'h w 3']"
+
+PROMPTS = ("{}", "a photo of a {}.", "a picture of a {}.", "a photo of the {}.", "there is a {}.")
+"""Sentences that a class name is put into; their vectors are averaged (Radford et al. 2021, section 3.1.4)."""
+
+
+class Predictor:
+    """A model with all it needs to be used on raw pictures and texts.
+
+    Args:
+        model: in evaluation mode from here on.
+        tokenizer: of its text side.
+        spec: facts about the data it was trained for.
+        crop: how a picture becomes square.
+        identity: names the weights; an index refuses the vectors of another model.
+        system: name of the system, for messages.
+        device: where to compute.
+        batch_size: pictures or texts at a time.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        spec: DataSpec,
+        *,
+        crop: str = "squash",
+        identity: str = "",
+        system: str = "",
+        device: torch.device | str = "cpu",
+        batch_size: int = 64,
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.tokenizer, self.spec, self.crop = tokenizer, spec, crop
+        self.identity, self.system, self.batch_size = identity, system, batch_size
+
+    @torch.inference_mode()
+    def embed_image(self, pictures: Sequence[Picture] | Picture) -> Float32[np.ndarray, "n d"]:
+        """Return one unit vector a picture.
+
+        Args:
+            pictures: paths, bytes of picture files, PIL images or uint8 arrays (height, width, 3); one or many.
+
+        Raises:
+            BadPicture: for a picture that cannot be read; the line names it.
+        """
+        encoder = self._pair_encoder()
+        many = pictures if _is_list(pictures) else [pictures]
+        with ThreadPoolExecutor(2) as pool:
+            vectors = [
+                encoder.encode_image(Batch(image=torch.stack(list(pool.map(self._decode, piece)))).to(self.device))
+                for piece in _pieces(many, self.batch_size)
+            ]
+        return _numpy(vectors)
+
+    @torch.inference_mode()
+    def embed_text(self, texts: Sequence[str] | str) -> Float32[np.ndarray, "n d"]:
+        """Return one unit vector a text; what is longer than the model reads is cut."""
+        encoder = self._pair_encoder()
+        many = [texts] if isinstance(texts, str) else list(texts)
+        vectors = []
+        for piece in _pieces(many, self.batch_size):
+            tokens, mask = self.tokenizer(piece, self.spec.context)
+            vectors.append(encoder.encode_text(Batch(tokens=tokens, token_mask=mask).to(self.device)))
+        return _numpy(vectors)
+
+    def similarity(
+        self, pictures: Sequence[Picture] | Picture, texts: Sequence[str] | str
+    ) -> Float32[np.ndarray, "n m"]:
+        """Return the cosine of each picture with each text, in [-1, 1]."""
+        return self.embed_image(pictures) @ self.embed_text(texts).T
+
+    def classify(
+        self, pictures: Sequence[Picture] | Picture, labels: Sequence[str], *, prompts: Sequence[str] = PROMPTS
+    ) -> list[list[tuple[str, float]]]:
+        """Name each picture with words it was never trained to name.
+
+        Args:
+            pictures: one or many.
+            labels: the names to choose from.
+            prompts: sentences with `{}` for the name; their vectors are averaged.
+
+        Returns:
+            For each picture every label with its probability, the likeliest first.
+
+        Raises:
+            UserError: without labels, or for a prompt without `{}`.
+        """
+        scores = self.embed_image(pictures) @ self.label_vectors(labels, prompts=prompts).T
+        chances = torch.from_numpy(scores * float(self._pair_encoder().scale())).softmax(1)
+        order = chances.argsort(dim=1, descending=True, stable=True)
+        return [
+            [(labels[place], float(row[place])) for place in places]
+            for row, places in zip(chances, order.tolist(), strict=True)
+        ]
+
+    def label_vectors(
+        self, labels: Sequence[str], *, prompts: Sequence[str] = PROMPTS
+    ) -> Float32[np.ndarray, "labels d"]:
+        """Return one unit vector a class name: the mean over the prompts, on the sphere again."""
+        if not labels or not prompts:
+            raise UserError("classify needs at least one label and one prompt")
+        for prompt in prompts:
+            if "{}" not in prompt:
+                raise UserError(f"prompt {prompt!r} has no {{}} for the label to stand in")
+        texts = [prompt.replace("{}", label) for label in labels for prompt in prompts]
+        vectors = torch.from_numpy(self.embed_text(texts)).view(len(labels), len(prompts), -1)
+        return zero_shot_weights(vectors).numpy()
+
+    def search(
+        self, query: Picture, index: Index | str | Path, *, k: int = 10, where: dict[str, Any] | None = None
+    ) -> list[Hit]:
+        """Find what lies nearest to a text or a picture.
+
+        Args:
+            query: a string is taken as text; a `Path`, bytes, PIL image or array as a picture.
+            index: opened, or its folder; made by this very model.
+            k: how many.
+            where: metadata that a hit must have.
+        """
+        opened = index if isinstance(index, Index) else open_index(index, readonly=True)
+        if opened.model != self.identity:
+            raise UserError(
+                f"this index holds vectors of {opened.model}, the run is {self.identity}; index the pictures again"
+            )
+        vector = self.embed_text(query) if isinstance(query, str) else self.embed_image(query)
+        return opened.search(vector[0], k=k, where=where)[0]
+
+    def embed_rows(
+        self, source: Source, rows: Int64[np.ndarray, " n"], *, skipped: list[Problem] | None = None, workers: int = 2
+    ) -> Iterator[tuple[Int64[np.ndarray, " k"], Float32[np.ndarray, "k d"]]]:
+        """Embed the pictures of a source piece by piece.
+
+        Args:
+            source: where the pictures are.
+            rows: which of them.
+            skipped: gets the pictures that cannot be read; they are left out.
+            workers: threads that read.
+
+        Yields:
+            Numbers of rows and their unit vectors.
+        """
+        encoder = self._pair_encoder()
+        loader = Loader(
+            source,
+            rows,
+            _stack,
+            batch_size=self.batch_size,
+            size=self.spec.image_size,
+            crop=self.crop,
+            workers=workers,
+        )
+        for batch in loader.epoch(0):
+            with torch.inference_mode():
+                vectors = encoder.encode_image(batch.to(self.device))
+            yield batch.need("pair_id").numpy(), _numpy([vectors])
+        if skipped is not None:
+            skipped += loader.skipped
+
+    def _decode(self, picture: Picture) -> UInt8[Tensor, "3 s s"]:
+        return decode(Path(picture) if isinstance(picture, str) else picture, size=self.spec.image_size, crop=self.crop)
+
+    def _pair_encoder(self) -> PairEncoder:
+        if not isinstance(self.model, PairEncoder):
+            raise UserError(f"{self.system or 'this model'} has no space for both pictures and texts; clip has")
+        return self.model
+
+
+def load(run: str | Path, *, device: str = "auto") -> Predictor:
+    """Open a trained run.
+
+    Args:
+        run: the folder that `diptych train --out` wrote.
+        device: "auto", "cpu", "cuda", "mps".
+
+    Raises:
+        UserError: when the folder is no run, is cut short, or its weights do not fit.
+    """
+    found = load_run(Path(run))
+    return Predictor(
+        found.model,
+        found.tokenizer,
+        found.spec,
+        crop=found.crop,
+        identity=found.identity,
+        system=found.system,
+        device=pick_device(device),
+    )
+
+
+def _stack(examples: list[Example]) -> Batch:
+    images = [example.image for example in examples if example.image is not None]
+    return Batch(image=torch.stack(images), pair_id=torch.tensor([example.index for example in examples]))
+
+
+def _is_list(pictures: object) -> bool:
+    return isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes)
+
+
+def _pieces(many: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(many), size):
+        yield list(many[start : start + size])
+
+
+def _numpy(vectors: list[Tensor]) -> Float32[np.ndarray, "n d"]:
+    if not vectors:
+        raise UserError("nothing to embed: the list is empty")
+    return torch.cat(vectors).float().cpu().numpy()

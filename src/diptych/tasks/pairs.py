@@ -1,0 +1,232 @@
+"""Pairs: learn from pictures and their captions, judged by how well each finds the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, Int64
+from pydantic import Field
+from torch import Tensor
+
+from diptych.core import runtime
+from diptych.core.batch import Batch, DataSpec
+from diptych.core.config import Config
+from diptych.core.errors import UserError
+from diptych.core.model import Model, PairEncoder
+from diptych.data.loader import Example, Loader
+from diptych.data.source import Problem, Source
+from diptych.data.tokenizer import Tokenizer
+from diptych.metrics.retrieval import Retrieval, retrieval
+from diptych.tasks.features import Features
+from diptych.tasks.task import Task
+
+MONITOR = "mean_r@1"
+
+
+class PairSettings(Config):
+    """How pairs are read from the data."""
+
+    batch_size: int = Field(default=256, gt=0, description="pairs in a batch, of all processes together")
+    augment: Literal["none", "crop"] = Field(default="none", description="crop training pictures at random")
+    workers: int = Field(default=2, ge=0, description="threads that read pictures; 0: none beside the main one")
+    cache: bool = Field(default=True, description="keep the outputs of frozen towers on disk")
+
+
+@dataclass(frozen=True, slots=True)
+class PairData:
+    """A source, and all that turns its rows into batches for one model.
+
+    Args:
+        source: pictures with captions.
+        tokenizer: of the text tower.
+        spec: facts the model was built for.
+        settings: batch size and the like.
+        crop: how a picture becomes square, as the image tower wants it.
+        features: what frozen towers made of the source, read in the place of pixels and words.
+        seed: of the order and of which caption is drawn.
+    """
+
+    source: Source
+    tokenizer: Tokenizer
+    spec: DataSpec
+    settings: PairSettings
+    crop: str = "squash"
+    features: Features = field(default_factory=Features)
+    seed: int = 0
+
+    def task(self) -> Task:
+        """Return the task: train, dev as valid, test, and retrieval as the judge."""
+        return Task(
+            spec=self.spec,
+            train=self.training(),
+            valid=self.gallery("dev"),
+            test=self.gallery("test"),
+            evaluators=(score,),
+            monitor=MONITOR,
+        )
+
+    def training(self) -> Loader:
+        """Return shuffled batches of a picture with one of its captions, drawn anew each epoch.
+
+        Raises:
+            UserError: when the batch is larger than the data or not a multiple of the processes.
+        """
+        world, batch = runtime.world(), self.settings.batch_size
+        if batch % world:
+            raise UserError(
+                f"batch_size {batch} is not a multiple of the {world} processes; use {batch // world * world}"
+            )
+        return Loader(
+            self.source,
+            self.readable(self.source.rows("train")),
+            self.collate,
+            batch_size=batch // world,
+            size=self.spec.image_size,
+            seed=self.seed,
+            shuffle=True,
+            workers=self.settings.workers,
+            rank=runtime.rank(),
+            world=world,
+            crop="random" if self.settings.augment == "crop" else self.crop,
+            pictures=self.features.image is None,
+        )
+
+    def gallery(self, split: str) -> Gallery | None:
+        """Return every picture and every caption of a split once; None when the split is empty."""
+        rows = self.readable(self.source.rows(split))
+        return Gallery(self, rows) if len(rows) else None
+
+    def readable(self, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
+        """Leave out rows without a caption, and those whose picture the features could not be computed for."""
+        rows = self.features.readable(rows)
+        return np.array([row for row in rows.tolist() if self.source.row(row).captions], dtype=np.int64)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Pair each picture with one of its captions, drawn by the example's own random numbers."""
+        drawn = [int(example.rng.integers(len(example.row.captions))) for example in examples]
+        rows = np.array([example.index for example in examples], dtype=np.int64)
+        tokens, mask = None, None
+        if self.features.text is None:
+            tokens, mask = self.tokens([e.row.captions[k] for e, k in zip(examples, drawn, strict=True)])
+        return Batch(
+            image=self.pixels(examples),
+            tokens=tokens,
+            token_mask=mask,
+            image_states=self.features.of_images(rows),
+            text_states=self.features.of_texts(rows, np.array(drawn, dtype=np.int64)),
+            pair_id=torch.from_numpy(rows),
+        )
+
+    def collate_images(self, examples: Sequence[Example]) -> Batch:
+        """Make a batch of pictures alone."""
+        rows = np.array([example.index for example in examples], dtype=np.int64)
+        states = self.features.of_images(rows)
+        return Batch(image=self.pixels(examples), image_states=states, pair_id=torch.from_numpy(rows))
+
+    def pixels(self, examples: Sequence[Example]) -> Tensor | None:
+        """Stack the examples' pictures; None when features stand in for them."""
+        images = [example.image for example in examples if example.image is not None]
+        return torch.stack(images) if images else None
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
+        """Turn texts into ids of at most the spec's context."""
+        return self.tokenizer(texts, self.spec.context)
+
+
+class Gallery:
+    """Batches for scoring: first every picture of some rows once, then every caption once."""
+
+    def __init__(self, data: PairData, rows: Int64[np.ndarray, " n"], *, batch_size: int = 256) -> None:
+        self.data, self.rows, self.batch_size = data, rows, batch_size
+        captions = [len(data.source.row(int(row)).captions) for row in rows]
+        self.text_rows = np.repeat(rows, captions)
+        self.text_places = np.concatenate([np.arange(count) for count in captions]).astype(np.int64)
+        self._images = Loader(
+            data.source,
+            rows,
+            data.collate_images,
+            batch_size=batch_size,
+            size=data.spec.image_size,
+            workers=data.settings.workers,
+            crop=data.crop,
+            pictures=data.features.image is None,
+        )
+
+    def __len__(self) -> int:
+        """Count the batches."""
+        return len(self._images) + -(-len(self.text_rows) // self.batch_size)
+
+    @property
+    def skipped(self) -> list[Problem]:
+        """Pictures that could not be read."""
+        return self._images.skipped
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """Give the batches; every epoch is the same."""
+        yield from self._images.epoch(0, min(start, len(self._images)))
+        for number in range(max(0, start - len(self._images)), len(self) - len(self._images)):
+            piece = slice(number * self.batch_size, (number + 1) * self.batch_size)
+            yield self._texts(self.text_rows[piece], self.text_places[piece])
+
+    def _texts(self, rows: Int64[np.ndarray, " n"], places: Int64[np.ndarray, " n"]) -> Batch:
+        source = self.data.source
+        texts = [source.row(row).captions[place] for row, place in zip(rows.tolist(), places.tolist(), strict=True)]
+        tokens, mask = self.data.tokens(texts)
+        states = self.data.features.of_texts(rows, places)
+        return Batch(tokens=tokens, token_mask=mask, text_states=states, pair_id=torch.from_numpy(rows))
+
+
+@torch.no_grad()
+def encode(model: Model, batches: Iterable[Batch]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Encode the pictures and texts of a gallery.
+
+    Returns:
+        Image vectors, their picture ids, text vectors, their picture ids, and a number for each sentence that is the
+        same for the same sentence; all on the CPU.
+
+    Raises:
+        UserError: when the model has no space that both share, or there are no pictures or no texts.
+    """
+    if not isinstance(model, PairEncoder):
+        raise UserError(f"{type(model).__name__} does not put pictures and texts in one space, so it has no retrieval")
+    device = next(model.parameters()).device
+    sides: dict[str, list[Tensor]] = {"image": [], "image_id": [], "text": [], "text_id": []}
+    sentences: list[bytes] = []
+    was_training = model.training
+    model.eval()
+    for batch in batches:
+        moved = batch.to(device)
+        if batch.tokens is None:
+            side, vectors = "image", model.encode_image(moved)
+        else:
+            side, vectors = "text", model.encode_text(moved)
+            kept = batch.need("token_mask")
+            sentences += [row[real].numpy().tobytes() for row, real in zip(batch.tokens, kept, strict=True)]
+        sides[side].append(vectors.float().cpu())
+        sides[f"{side}_id"].append(batch.need("pair_id").cpu())
+    model.train(was_training)
+    if not sides["image"] or not sides["text"]:
+        raise UserError("nothing to score: the split has no readable picture or no caption")
+    numbers: dict[bytes, int] = {}
+    keys = torch.tensor([numbers.setdefault(sentence, len(numbers)) for sentence in sentences])
+    image, image_id, text, text_id = (torch.cat(values) for values in sides.values())
+    return image, image_id, text, text_id, keys
+
+
+def retrieve(model: Model, batches: Iterable[Batch]) -> Retrieval:
+    """Score retrieval both ways; a caption that several pictures share counts for each of them."""
+    image, image_id, text, text_id, keys = encode(model, batches)
+    shown = torch.isin(text_id, image_id)  # captions of pictures that could not be read have no right answer
+    return retrieval(image, text[shown], image_id=image_id, text_id=text_id[shown], text_key=keys[shown])
+
+
+def score(model: Model, batches: Iterable[Batch]) -> dict[str, float]:
+    """Return the retrieval scores by flat names, and `mean_r@1`, the mean of both directions."""
+    found = retrieve(model, batches)
+    flat = {f"image_to_text/{name}": value for name, value in found["image_to_text"].items()}
+    flat |= {f"text_to_image/{name}": value for name, value in found["text_to_image"].items()}
+    return flat | {MONITOR: (flat["image_to_text/r@1"] + flat["text_to_image/r@1"]) / 2}
