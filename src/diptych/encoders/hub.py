@@ -113,7 +113,7 @@ def hub_image(place: str, facts: ImageFacts, *, weights: bool) -> HubImage:
     """
     config = read_config(place)
     reader = IMAGE_READERS.get(config.model_type, ImageReader())
-    model = _load(place, config, reader.tower, weights=weights, keep_pooler=reader.pool == "pooler")
+    model = _load(place, config, reader, weights=weights)
     if model.main_input_name != "pixel_values":
         raise UserError(f"{place!r} is a {config.model_type} model, which does not take pictures: name an image tower")
     return HubImage(model, reader, facts)
@@ -127,7 +127,7 @@ def hub_text(place: str, facts: TextFacts, *, weights: bool, vocabulary: int, pa
     """
     config = read_config(place)
     reader = TEXT_READERS.get(config.model_type, TextReader())
-    model = _load(place, config, reader.tower, weights=weights, keep_pooler=False)
+    model = _load(place, config, reader, weights=weights)
     if model.main_input_name != "input_ids":
         raise UserError(f"{place!r} is a {config.model_type} model, which does not read text: name a text tower")
     known = model.get_input_embeddings().num_embeddings
@@ -168,21 +168,28 @@ def text_length(place: str) -> TextFacts:
     return text_facts(place, int(said.get("max_position_embeddings", said.get("n_positions", 512))) - reader.offset)
 
 
-def _load(place: str, config: Any, tower: str | None, *, weights: bool, keep_pooler: bool) -> Any:
+def _load(place: str, config: Any, reader: ImageReader | TextReader, *, weights: bool) -> Any:
     """Make the model in float32, without a pooler that nobody reads, so that every parameter gets a gradient."""
     import transformers
 
-    kind = transformers.AutoModel if tower is None else getattr(transformers, tower)
+    whole = weights and reader.part is not None
+    kind = transformers.AutoModel if reader.tower is None or whole else getattr(transformers, reader.tower)
     folder = str(Path(place).expanduser()) if Path(place).expanduser().is_dir() else place
     with _quiet(), _as_user_error(f"the weights of {place!r}"):
         if weights:
             model, said = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
             missing = set(said["missing_keys"])
         else:
-            own = config if tower is None else kind.config_class.from_pretrained(folder)
-            model = kind.from_config(own) if tower is None else kind(own)
+            alone = reader.tower is None
+            model = kind.from_config(config) if alone else kind(kind.config_class.from_pretrained(folder))
             model, missing = model.float(), set()
-    if not keep_pooler and "add_pooling_layer" in inspect.signature(type(model).__init__).parameters:
+    if whole:
+        model = model.get_submodule(reader.part)
+        missing = {name.removeprefix(f"{reader.part}.") for name in missing if name.startswith(f"{reader.part}.")}
+    if (
+        reader.pool not in ("pooler", "full")
+        and "add_pooling_layer" in inspect.signature(type(model).__init__).parameters
+    ):
         model.pooler = None
         missing = {name for name in missing if not name.startswith("pooler.")}
     if missing:
@@ -210,9 +217,11 @@ def _first_line(error: BaseException) -> str:
 @contextmanager
 def _as_user_error(what: str) -> Iterator[None]:
     """Turn what a library raises over files or shapes into one line."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         raise UserError(f"this tower cannot take {what}: {_first_line(error)}") from None
 
 

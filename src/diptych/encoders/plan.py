@@ -46,7 +46,7 @@ def apply_plan(tower: T, plan: str) -> T:
 
 
 def block_list(tower: nn.Module) -> str:
-    """Find the list of a tower's blocks by its structure: the longest list that stands in no other list.
+    """Find the list of a tower's blocks by its structure: the longest one, the last of equals, that is in no other list.
 
     A list is an `nn.ModuleList`, or an `nn.Sequential` of at least two layers of one kind.
 
@@ -63,7 +63,7 @@ def block_list(tower: nn.Module) -> str:
             continue
         inside += (f"{name}.",)
         count = len(list(part.children()))
-        if count > length:
+        if count >= length:
             best, length = name, count
     if length < 2:
         raise UserError(f"cannot tell the blocks of this {type(tower).__name__} apart: train it with all or frozen")

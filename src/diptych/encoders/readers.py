@@ -22,6 +22,7 @@ def _plain(model: Any, pixels: Tensor) -> Any:
 
 def _unmasked(model: Any, pixels: Tensor) -> Any:
     """Run a masked autoencoder's encoder on all patches, in their order."""
+    model.config.mask_ratio = 0.0
     patches = model.get_parameter("embeddings.position_embeddings").shape[1] - 1
     order = torch.arange(patches, device=pixels.device, dtype=torch.float32).expand(len(pixels), -1)
     return model(pixel_values=pixels, noise=order)
@@ -42,6 +43,7 @@ class ImageReader:
 
     Args:
         tower: transformers class of the tower; the usual class of the checkpoint when None.
+        part: where the tower is in a checkpoint of both sides, for a class that cannot find itself there.
         pool: "class" (the first token), "mean" (of the grid) or "pooler" (the model's own pooled output).
         norm: name of a last norm that the model gives to its class token only; here the grid gets it too.
         run: how the model is called.
@@ -49,6 +51,7 @@ class ImageReader:
 
     tower: str | None = None
     pool: str = "auto"
+    part: str | None = None
     norm: str | None = None
     run: Callable[[Any, Tensor], Any] = _plain
 
@@ -59,6 +62,7 @@ class TextReader:
 
     Args:
         tower: transformers class of the tower; the usual class of the checkpoint when None.
+        part: where the tower is in a checkpoint of both sides, for a class that cannot find itself there.
         pool: "mean", "class" (the first token), "last" (the last real token), "max", or "full" (the model's own
             summary of a text padded to its full length, as SigLIP learnt it).
         offset: positions that its config counts but a text cannot use.
@@ -66,6 +70,7 @@ class TextReader:
 
     tower: str | None = None
     pool: str = "mean"
+    part: str | None = None
     offset: int = 0
 
 
@@ -76,15 +81,15 @@ _SIGLIP2 = ImageReader("Siglip2VisionModel", "pooler", run=_cut)
 IMAGE_READERS: dict[str, ImageReader] = {
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
-    "chinese_clip": ImageReader("ChineseCLIPVisionModel", "pooler", norm="post_layernorm"),
+    "chinese_clip": ImageReader("ChineseCLIPVisionModel", "pooler", "vision_model", norm="post_layernorm"),
     "chinese_clip_vision_model": ImageReader("ChineseCLIPVisionModel", "pooler", norm="post_layernorm"),
     "siglip": _SIGLIP,
     "siglip_vision_model": _SIGLIP,
     "siglip2": _SIGLIP2,
     "siglip2_vision_model": _SIGLIP2,
-    "align": ImageReader("AlignVisionModel", "pooler"),
+    "align": ImageReader("AlignVisionModel", "pooler", "vision_model"),
     "align_vision_model": ImageReader("AlignVisionModel", "pooler"),
-    "blip": ImageReader("BlipVisionModel", "class"),
+    "blip": ImageReader("BlipVisionModel", "class", "vision_model"),
     "blip_vision_model": ImageReader("BlipVisionModel", "class"),
     "vit_mae": ImageReader(None, "mean", run=_unmasked),
     "beit": ImageReader(None, "mean"),
@@ -97,18 +102,16 @@ _ROBERTA = ("roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "lo
 TEXT_READERS: dict[str, TextReader] = {
     "clip": TextReader("CLIPTextModel", "last"),
     "clip_text_model": TextReader("CLIPTextModel", "last"),
-    "chinese_clip": TextReader("ChineseCLIPTextModel", "class"),
+    "chinese_clip": TextReader("ChineseCLIPTextModel", "class", "text_model"),
     "chinese_clip_text_model": TextReader("ChineseCLIPTextModel", "class"),
     "siglip": TextReader("SiglipTextModel", "full"),
     "siglip_text_model": TextReader("SiglipTextModel", "full"),
     "siglip2": TextReader("Siglip2TextModel", "full"),
     "siglip2_text_model": TextReader("Siglip2TextModel", "full"),
-    "align": TextReader("AlignTextModel", "class"),
+    "align": TextReader("AlignTextModel", "class", "text_model"),
     "align_text_model": TextReader("AlignTextModel", "class"),
-    "blip": TextReader("BlipTextModel", "class"),
-    "blip_text_model": TextReader("BlipTextModel", "class"),
-    **{kind: TextReader("T5EncoderModel") for kind in ("t5",)},
-    **{kind: TextReader("MT5EncoderModel") for kind in ("mt5",)},
+    "t5": TextReader("T5EncoderModel"),
+    "mt5": TextReader("MT5EncoderModel"),
     **{kind: TextReader(None, "last") for kind in _MODERN},
     **{kind: TextReader(None, "mean", offset=2) for kind in _ROBERTA},
 }

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from annotated_types import Ge
 
 from diptych.core.batch import DataSpec
 from diptych.core.config import Config
+from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.base import ImageEncoder, TextEncoder
 from diptych.encoders.image import ResNetTower, ViT
 from diptych.encoders.plan import apply_plan
 from diptych.encoders.text import TextTransformer
-
-if TYPE_CHECKING:
-    from diptych.data.tokenizer import Tokenizer
 
 IMAGE_TOWERS = ("vit", "resnet")
 TEXT_TOWERS = ("transformer",)
@@ -77,8 +75,6 @@ def context_for(config: TowerConfig) -> int:
 
 def tokenizer_for(config: TowerConfig, captions: Iterable[str]) -> Tokenizer:
     """Return the pretrained text tower's tokenizer, or train one on the captions for the built-in tower."""
-    from diptych.data.tokenizer import Tokenizer
-
     if config.text_encoder in TEXT_TOWERS:
         return Tokenizer.train(captions, vocabulary=config.text_vocabulary)
     from diptych.encoders import pretrained

@@ -120,21 +120,20 @@ class ModifiedResNet(nn.Module):
         super().__init__()
         self.dim = 4 * width * 2 ** (len(blocks) - 1)
         self.shrink = 4 * 2 ** (len(blocks) - 1)
-        self.stem = nn.ModuleList(
-            [
-                conv_norm(channels, width // 2, 3, stride=2),
-                conv_norm(width // 2, width // 2, 3),
-                conv_norm(width // 2, width, 3),
-            ]
+        self.stem = nn.Sequential(
+            conv_norm(channels, width // 2, 3, stride=2),
+            nn.ReLU(),
+            conv_norm(width // 2, width // 2, 3),
+            nn.ReLU(),
+            conv_norm(width // 2, width, 3),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
         )
         self.stages = _stages(Bottleneck, width, width, blocks, expansion=4)
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
         """Return a grid `shrink` times smaller, with `dim` channels."""
-        x = image
-        for layer in self.stem:
-            x = F.relu(layer(x))
-        x = F.avg_pool2d(x, 2)
+        x: Tensor = self.stem(image)
         for stage in self.stages:
             x = stage(x)
         return x
