@@ -1,0 +1,80 @@
+"""Every system at a size that a test can afford; a new file under `models/` gets every contract test by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from diptych import models
+from diptych.core.batch import Batch, DataSpec
+from diptych.core.config import Config
+from diptych.core.model import Model
+
+SPEC = DataSpec(image_size=16, vocabulary=40, context=8, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
+
+# Settings that make a system small; fields that a system's Config does not have are left out.
+SMALL = {
+    "image_patch": 8,
+    "image_dim": 16,
+    "image_layers": 1,
+    "image_heads": 2,
+    "text_dim": 16,
+    "text_layers": 1,
+    "text_heads": 2,
+    "text_context": 8,
+    "text_vocabulary": 300,
+    "dim": 12,
+}
+
+# More than one shape of a system, by the settings that make it.
+VARIANTS: dict[str, list[dict[str, object]]] = {
+    "clip": [
+        {},
+        {"image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)},
+        {"head": "mlp", "hidden": 8},
+        {"image_read": "attention", "text_read": "attention", "read_dim": 8, "read_heads": 2, "read_queries": 2},
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    system: str
+    settings: tuple[tuple[str, object], ...]
+
+    def __str__(self) -> str:
+        return "-".join([self.system, *(f"{name}={value}" for name, value in self.settings)])
+
+    def config(self) -> Config:
+        kind = models.load(self.system).Config
+        values = {name: value for name, value in SMALL.items() if name in kind.model_fields}
+        return kind.parse(values | dict(self.settings))
+
+    def build(self, seed: int = 0) -> Model:
+        torch.manual_seed(seed)
+        return models.load(self.system).build(self.config(), SPEC)
+
+
+CASES = [Case(name, tuple(variant.items())) for name in models.names() for variant in VARIANTS.get(name, [{}])]
+
+
+def make_batch(size: int = 6, *, seed: int = 0) -> Batch:
+    """Ragged texts, two rows of one picture, and labels."""
+    random = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(3, 9, (size,), generator=random)
+    lengths[0] = 8
+    tokens = torch.randint(4, SPEC.vocabulary, (size, 8), generator=random)
+    mask = torch.arange(8) < lengths[:, None]
+    tokens[:, 0] = SPEC.bos_id
+    tokens[torch.arange(size), lengths - 1] = SPEC.eos_id
+    image = torch.randint(0, 256, (size, 3, 16, 16), generator=random, dtype=torch.uint8)
+    pair_id = torch.arange(size)
+    pair_id[1], image[1] = pair_id[0], image[0]
+    return Batch(
+        image=image,
+        tokens=torch.where(mask, tokens, SPEC.pad_id),
+        token_mask=mask,
+        label=torch.arange(size) % 3,
+        pair_id=pair_id,
+    )
