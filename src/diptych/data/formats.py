@@ -18,6 +18,9 @@ from diptych.core.errors import UserError
 Picture = bytes | str | Path | np.ndarray | Image.Image
 Pixels = UInt8[np.ndarray, "h w 3"]
 
+PICTURE_SUFFIXES = frozenset(
+    (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp"), *(".tif", ".tiff", ".ppm", ".pgm", ".avif"))
+)
 MAX_PIXELS = 2**28 // 3  # 89 million, the point at which Pillow warns of a decompression bomb
 
 
