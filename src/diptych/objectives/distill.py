@@ -1,0 +1,120 @@
+"""Alignment by distillation: features of a teacher, its similarities, or those of a moving average of the student.
+
+No gradient ever reaches the teacher's side. Alignment by distillation needs a teacher whose space means something: a
+pre-trained text tower, or a larger model of the same kind.
+
+Reference: Hinton et al. 2015, arXiv 1503.02531; Gupta et al. 2015, arXiv 1507.00448 (across modalities); Li et al.
+2021, arXiv 2107.07651 (ALBEF, momentum targets; here without its queue); Yang et al. 2023, arXiv 2307.12732 (CLIP-KD).
+open_clip minimises the cross-entropy where this returns the KL: the gradients are equal.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from diptych.core.errors import UserError, unknown
+from diptych.core.runtime import gather, rank
+
+MEASURES = ("cosine", "squared")
+
+
+def feature_distance(
+    student: Float[Tensor, "b d"], teacher: Float[Tensor, "b d"], *, measure: str = "cosine"
+) -> Float[Tensor, ""]:
+    """Return how far the student's vectors are from the teacher's, row by row.
+
+    Args:
+        student: what learns.
+        teacher: what is copied; no gradient.
+        measure: "cosine" (1 - cosine, in [0, 2]) or "squared" (squared Euclidean distance).
+
+    Returns:
+        The mean over rows.
+
+    Raises:
+        UserError: for another measure.
+    """
+    if measure not in MEASURES:
+        raise unknown("measure", measure, MEASURES)
+    teacher = teacher.detach()
+    if measure == "cosine":
+        return (1 - F.cosine_similarity(student, teacher, dim=1, eps=1e-8)).mean()
+    return (student - teacher).square().sum(1).mean()
+
+
+def similarity_kl(
+    image: Float[Tensor, "b d"],
+    text: Float[Tensor, "b d"],
+    scale: Float[Tensor, ""] | float,
+    teacher_image: Float[Tensor, "b e"],
+    teacher_text: Float[Tensor, "b e"],
+    *,
+    teacher_scale: float,
+) -> Float[Tensor, ""]:
+    """Compare how teacher and student spread each row over all partners, both ways; rows of every process count.
+
+    Args:
+        image: vectors of the student.
+        text: vectors of the student.
+        scale: inverse temperature of the student; > 0.
+        teacher_image: vectors of the teacher, of any width.
+        teacher_text: vectors of the teacher.
+        teacher_scale: inverse temperature of the teacher; > 0.
+
+    Returns:
+        The mean of KL(teacher || student) over rows and directions in nats; 0 when they agree.
+    """
+    loss = image.new_zeros(())
+    teachers = _both_ways(teacher_image.detach(), teacher_text.detach(), teacher_scale)
+    for mine, theirs in zip(_both_ways(image, text, scale), teachers, strict=True):
+        target = theirs.log_softmax(1)
+        loss = loss + F.kl_div(mine.log_softmax(1), target, reduction="batchmean", log_target=True) / 2
+    return loss
+
+
+def momentum_contrastive(
+    image: Float[Tensor, "b d"],
+    text: Float[Tensor, "b d"],
+    scale: Float[Tensor, ""] | float,
+    slow_image: Float[Tensor, "b d"],
+    slow_text: Float[Tensor, "b d"],
+    *,
+    alpha: float,
+) -> Float[Tensor, ""]:
+    """Contrast with targets that are partly what slow copies of the towers believe; rows of every process count.
+
+    Args:
+        image: vectors of the towers that learn.
+        text: vectors of the towers that learn.
+        scale: inverse temperature; > 0; its gradient comes from the fast side alone.
+        slow_image: the same pictures from a moving average of the towers.
+        slow_text: the same texts from it.
+        alpha: share of the soft targets, in [0, 1]; ALBEF raises it from 0 to 0.4 over the first epoch.
+
+    Returns:
+        The mean cross-entropy of both directions in nats; the contrastive loss when alpha is 0.
+
+    Raises:
+        UserError: for an alpha outside [0, 1].
+    """
+    if not 0 <= alpha <= 1:
+        raise UserError(f"alpha is {alpha}, allowed is a share from 0 to 1; ALBEF ends at 0.4")
+    fixed = scale.detach() if isinstance(scale, Tensor) else scale
+    loss = image.new_zeros(())
+    right = torch.arange(len(image), device=image.device) + rank() * len(image)
+    slow = _both_ways(slow_image.detach(), slow_text.detach(), fixed)
+    for fast, soft in zip(_both_ways(image, text, scale), slow, strict=True):
+        mine = fast.log_softmax(1)
+        hard = mine.gather(1, right[:, None]).sum() / len(mine)
+        loss = loss - (1 - alpha) * hard / 2 - alpha * (soft.softmax(1) * mine).sum(1).mean() / 2
+    return loss
+
+
+def _both_ways(
+    image: Float[Tensor, "b d"], text: Float[Tensor, "b d"], scale: Float[Tensor, ""] | float
+) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
+    """Return the logits of local pictures against everybody's texts, and of local texts against all pictures."""
+    return scale * image @ gather(text).T, scale * text @ gather(image).T
