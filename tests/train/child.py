@@ -48,6 +48,12 @@ def run(what: str, folder: Path, settings: dict | None = None, *, world: int = 1
 
 
 def _train(folder: Path, settings: dict) -> None:
+    """Train once, or several times one after another: the first run that fails ends it."""
+    for given in settings.pop("runs", [settings]):
+        _train_once(folder / given.pop("out", ""), given)
+
+
+def _train_once(folder: Path, settings: dict) -> None:
     from diptych.core.errors import UserError
     from diptych.core.runtime import seed_everything
     from diptych.train.config import TrainConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diptych.core.batch import Batch
 from diptych.core.model import Model
 from diptych.core.runtime import mean_over_processes, rank, seed_everything, world
 from diptych.train.config import TrainConfig
@@ -16,9 +17,14 @@ from tests.train import toys
 CPU = Arithmetic(torch.device("cpu"), bf16=False)
 
 
-def batch_of(sizes: list[int]):
+def exact(batch: Batch) -> Batch:
+    """Turn what is real into float64, so that rounding hides nothing."""
+    return batch.map(lambda value: value.double() if value.is_floating_point() else value)
+
+
+def batch_of(sizes: list[int]) -> Batch:
     """Take this process's rows of the global batch."""
-    everything = next(toys.Pairs(16, 16).epoch(0))
+    everything = exact(next(toys.Pairs(16, 16).epoch(0)))
     start = sum(sizes[: rank()])
     return everything.part(slice(start, start + sizes[rank()]))
 
@@ -29,7 +35,7 @@ def fresh(make: type[Model]) -> Model:
 
 
 def gradient(make: type[Model], *, parts: int, phase: str = "main") -> dict[str, Tensor]:
-    stepper = Stepper(fresh(make), TrainConfig(accumulate=parts), CPU)
+    stepper = Stepper(fresh(make).double(), TrainConfig(accumulate=parts), CPU)
     batch = batch_of([16 // world()] * world())
     loss = add_gradients(stepper.replica, batch, CPU, phase=phase, parts=parts)
     found = {"loss": mean_over_processes(loss.total)}
@@ -39,7 +45,7 @@ def gradient(make: type[Model], *, parts: int, phase: str = "main") -> dict[str,
 
 def steps(make: type[Model], sizes: list[int], **settings) -> dict[str, Tensor]:
     """Take three steps, the rows dealt out unevenly where that is allowed."""
-    model = fresh(make)
+    model = fresh(make).double()
     stepper = Stepper(model, TrainConfig(lr=0.1, weight_decay=0, betas=(0.9, 0.9), clip=0.5, ema=0.5, **settings), CPU)
     values = [stepper.step(batch_of(sizes), 0.1) for _ in range(3)]
     found = {name: whole(value).clone() for name, value in model.named_parameters()}

@@ -41,6 +41,8 @@ def processes(device: str = "auto") -> Iterator[torch.device]:
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=1))
     try:
         yield torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+        # A process that ends while gloo's threads still hold a finished message can abort, so end together.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

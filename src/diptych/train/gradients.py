@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 
 import torch
@@ -96,13 +97,9 @@ def _plain(replica: Replica, batch: Batch, arithmetic: Arithmetic, phase: str, p
         losses.append((share, total.detach(), named))
     names = losses[0][2]
     return Loss(
-        _sum([share * total.float() for share, total, _ in losses]),
-        {name: _sum([share * named[name].float() for share, _, named in losses]) for name in names},
+        reduce(torch.add, [share * total for share, total, _ in losses]),
+        {name: reduce(torch.add, [share * named[name] for share, _, named in losses]) for name in names},
     )
-
-
-def _sum(values: list[Tensor]) -> Tensor:
-    return torch.stack(values).sum()
 
 
 def _cached(replica: Replica, model: Coupled, batch: Batch, arithmetic: Arithmetic, parts: int) -> Loss:
@@ -184,8 +181,8 @@ def _backward(
     def work() -> Tensor:
         with arithmetic.context():
             embeddings = model.embed(part)
-        along = [(value * slope).sum() for value, slope in zip(embeddings, slopes, strict=True)]
-        return _sum([value.float() for value in along] + [(value * slope).sum() for value, slope in owed])
+        pairs: list[tuple[Tensor, Tensor]] = [*zip(embeddings, slopes, strict=True), *owed]
+        return reduce(torch.add, [(value * slope).sum() for value, slope in pairs])
 
     replica.run(work).backward()  # type: ignore[no-untyped-call]
 

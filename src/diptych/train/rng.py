@@ -40,9 +40,7 @@ def capture(device: torch.device) -> dict[str, Tensor]:
     torch_state = TorchState.now(device)
     _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, words, second = random.getstate()
-    spare: Float[Tensor, " 2"] = torch.tensor(
-        [float(gauss), float("nan") if second is None else second], dtype=torch.float64
-    )
+    spare: Float[Tensor, " 3"] = torch.tensor([gauss, second is not None, second or 0.0], dtype=torch.float64)
     python: Int[Tensor, " w"] = torch.tensor([version, *words])
     return {
         "torch": torch_state.cpu,
@@ -56,11 +54,11 @@ def capture(device: torch.device) -> dict[str, Tensor]:
 def restore(state: dict[str, Tensor], device: torch.device) -> None:
     """Put back what `capture` took down."""
     TorchState(state["torch"].cpu(), state["device"].cpu()).restore(device)
-    gauss, second = state["spare"].tolist()
+    gauss, has_second, second = state["spare"].tolist()
     *keys, position, has_gauss = state["numpy"].tolist()
     np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
     version, *words = state["python"].tolist()
-    random.setstate((version, tuple(words), None if second != second else second))
+    random.setstate((version, tuple(words), second if has_second else None))
 
 
 @contextmanager
