@@ -15,8 +15,8 @@ from jaxtyping import Float32, Int64
 from diptych.core.errors import UserError
 from diptych.data.source import Problem, Source
 from diptych.predictor import Predictor
+from diptych.search.folder import FolderIndex
 from diptych.search.index import Index
-from diptych.search.store import create_index, open_index
 
 RUN_FILE = "run.json"
 CHUNK = 512
@@ -46,15 +46,9 @@ def open_for(predictor: Predictor, run: Path, folder: Path) -> Index:
         UserError: when the index was made by another model, or is being written by another process.
     """
     if (folder / RUN_FILE).is_file():
-        store = open_index(folder)
-        if store.model != predictor.identity:
-            store.close()
-            raise UserError(
-                f"{folder} holds vectors of {store.model}, this run is {predictor.identity}; give another --out"
-            )
-        return store
+        return FolderIndex.open(folder, model=predictor.identity)
     dim = predictor.embed_text("a").shape[1]
-    store = create_index(folder, dim=dim, model=predictor.identity)
+    store = FolderIndex.create(folder, dim=dim, model=predictor.identity)
     (folder / RUN_FILE).write_text(json.dumps({"run": str(run.resolve())}) + "\n", encoding="utf-8")
     return store
 

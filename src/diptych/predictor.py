@@ -21,8 +21,8 @@ from diptych.data.loader import Example, Loader
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.metrics.zero_shot import zero_shot_weights
+from diptych.search.folder import FolderIndex
 from diptych.search.index import Hit, Index
-from diptych.search.store import open_index
 from diptych.train.experiment import load_run
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Predictor:
             BadPicture: for a picture that cannot be read; the line names it.
         """
         encoder = self._pair_encoder()
-        many = pictures if _is_list(pictures) else [pictures]
+        many: Sequence[Any] = pictures if _is_list(pictures) else [pictures]  # type: ignore[assignment]
         with ThreadPoolExecutor(2) as pool:
             vectors = [
                 encoder.encode_image(Batch(image=torch.stack(list(pool.map(self._decode, piece)))).to(self.device))
@@ -99,7 +99,8 @@ class Predictor:
         self, pictures: Sequence[Picture] | Picture, texts: Sequence[str] | str
     ) -> Float32[np.ndarray, "n m"]:
         """Return the cosine of each picture with each text, in [-1, 1]."""
-        return self.embed_image(pictures) @ self.embed_text(texts).T
+        cosines: Float32[np.ndarray, "n m"] = self.embed_image(pictures) @ self.embed_text(texts).T
+        return cosines
 
     def classify(
         self, pictures: Sequence[Picture] | Picture, labels: Sequence[str], *, prompts: Sequence[str] = PROMPTS
@@ -149,7 +150,7 @@ class Predictor:
             k: how many.
             where: metadata that a hit must have.
         """
-        opened = index if isinstance(index, Index) else open_index(index, readonly=True)
+        opened = index if isinstance(index, Index) else FolderIndex.open(index, read_only=True)
         if opened.model != self.identity:
             raise UserError(
                 f"this index holds vectors of {opened.model}, the run is {self.identity}; index the pictures again"

@@ -36,7 +36,9 @@ def embed(
     predictor = load(run, device=device)
     out.mkdir(parents=True, exist_ok=True)
     skipped: list[Problem] = []
-    rows, images, captions, keys = source.rows(split), [], [], []
+    rows = source.rows(split)
+    images, keys = [], []
+    captions: list[str] = []
     with typer.progressbar(length=len(rows), label="pictures") as bar:
         for piece, vectors in predictor.embed_rows(source, rows, skipped=skipped):
             images.append(vectors)

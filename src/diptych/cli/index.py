@@ -40,7 +40,7 @@ def index(
     with open_for(predictor, run, out) as store:
         removed = store.delete(delete) if delete else 0
         with typer.progressbar(length=len(rows), label="pictures") as bar:
-            done = add_pictures(store, predictor, source, rows, update=update, passed=bar.update)
+            done = add_pictures(store, predictor, source, rows, named=images, update=update, passed=bar.update)
         plan = store.optimize()
         count = len(store)
     for problem in done.skipped:

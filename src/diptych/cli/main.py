@@ -6,7 +6,15 @@ import sys
 
 import typer
 
-from diptych.cli import check, classify, demo, embed, evaluate, index, models, search, train
+from diptych.cli.check import check
+from diptych.cli.classify import classify
+from diptych.cli.demo import demo
+from diptych.cli.embed import embed
+from diptych.cli.evaluate import evaluate
+from diptych.cli.index import index
+from diptych.cli.models import models
+from diptych.cli.search import search
+from diptych.cli.train import train
 from diptych.core.errors import UserError
 
 app = typer.Typer(
@@ -18,18 +26,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     suggest_commands=True,
 )
-for verb in (
-    demo.demo,
-    models.models,
-    check.check,
-    train.train,
-    evaluate.evaluate,
-    embed.embed,
-    index.index,
-    search.search,
-    classify.classify,
-):
-    app.command(no_args_is_help=verb not in {demo.demo, models.models})(verb)
+for verb in (demo, models, check, train, evaluate, embed, index, search, classify):
+    app.command(no_args_is_help=verb not in {demo, models})(verb)
 
 
 def main() -> None:

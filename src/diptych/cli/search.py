@@ -31,17 +31,18 @@ def search(
     from diptych.core.errors import UserError
     from diptych.indexing import parse_where, run_of
     from diptych.predictor import load
-    from diptych.search.store import open_index
+    from diptych.search.folder import FolderIndex
 
-    if (text is None) == (image is None):
+    query = text if text is not None else image
+    if query is None or (text is not None and image is not None):
         raise UserError('search takes a text or --image PATH, one of them: diptych search INDEX "a red circle"')
-    with open_index(index, readonly=True) as store:
+    with FolderIndex.open(index, read_only=True) as store:
         predictor = load(run_of(index, run), device=device)
-        hits = predictor.search(text if image is None else image, store, k=k, where=parse_where(where or []))
+        hits = predictor.search(query, store, k=k, where=parse_where(where or []))
     show_hits(hits)
     results = [{"key": hit.key, "score": hit.score, "text": hit.text, "metadata": hit.metadata} for hit in hits]
-    write_json(json, {"query": text if image is None else str(image), "results": results})
+    write_json(json, {"query": str(query), "results": results})
     if html is not None:
         from diptych.report.search import write_hits
 
-        typer.echo(f"Page: {write_hits(html, index, text or str(image), hits)}")
+        typer.echo(f"Page: {write_hits(html, index, str(query), hits)}")

@@ -31,5 +31,5 @@ def show_hits(hits: Sequence[Hit]) -> None:
     """Print what a search found, best first."""
     table = Table("", "score", "picture", "text", box=None)
     for place, hit in enumerate(hits, start=1):
-        table.add_row(str(place), f"{hit.score:.3f}", hit.key, hit.text or "")
+        table.add_row(str(place), f"{hit.score:.3f}", hit.key, (hit.text or "").partition("\n")[0])
     Console().print(table)

@@ -39,8 +39,7 @@ def classify_rows(
         truth += [labels.index(named[row]) for row in piece.tolist()]
     for problem in skipped:
         typer.echo(f"skipped {problem.where}: {problem.what}", err=True)
-    logits, target = torch.cat(scores), torch.tensor(truth)
-    found = {f"top{k}": float(accuracy(logits, target, k=k)) for k in (1, 5) if k <= len(labels)}
+    found = accuracy(torch.cat(scores), torch.tensor(truth))
     for name, value in found.items():
-        typer.echo(f"{name}: {100 * value:.1f} % of {len(target):,} pictures in {len(labels)} classes")
-    return found | {"pictures": len(target), "classes": len(labels)}
+        typer.echo(f"{name}: {100 * value:.1f} % of {len(truth):,} pictures in {len(labels)} classes")
+    return found | {"pictures": len(truth), "classes": len(labels)}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+FEW = 12
+"""So many names are listed beside a suggestion; a longer list would hide it."""
+
 
 class UserError(Exception):
     """A mistake that the user can mend; the command line prints its one line and exits with status 2."""
@@ -25,6 +28,8 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
-    """Make the error for a name that is none of the allowed ones, with the nearest of them suggested."""
+    """Make the error for a name that is none of the allowed ones: the nearest is suggested, a short list is given."""
     names = sorted(allowed)
-    return UserError(f"unknown {kind} {given!r}{nearest(given, names)} (allowed: {', '.join(names)})")
+    near = nearest(given, names)
+    rest = "" if near and len(names) > FEW else f" (allowed: {', '.join(names)})"
+    return UserError(f"unknown {kind} {given!r}{near}{rest}")

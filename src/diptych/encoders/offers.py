@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 
 from diptych.encoders.base import ImageEncoder, TextEncoder
 
@@ -12,3 +12,11 @@ class Towered(ABC):
 
     image_tower: ImageEncoder
     text_tower: TextEncoder
+
+    @abstractmethod
+    def reads_image_tokens(self) -> bool:
+        """Say whether it reads the grid of a picture, or its summary alone, which is much less to keep."""
+
+    @abstractmethod
+    def reads_text_tokens(self) -> bool:
+        """Say whether it reads every word of a text, or its summary alone."""

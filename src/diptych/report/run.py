@@ -78,7 +78,7 @@ def _tiles(scores: Retrieval | None, history: Sequence[Mapping[str, Any]]) -> It
     if scores is not None:
         for side in ("image_to_text", "text_to_image"):
             name = side.replace("_", " ")
-            yield {"value": f"{100 * scores[side]['r@1']:.1f} %", "name": f"{name}, first hit right (R@1)"}  # type: ignore[literal-required]
+            yield {"value": f"{100 * scores[side]['r@1']:.1f} %", "name": f"{name}, first hit right (R@1)"}
         yield {"value": f"{scores['pairs']:,}", "name": "texts in the gallery"}
     if history:
         yield {"value": f"{history[-1].get('step', 0):,}", "name": "training steps"}

@@ -86,8 +86,8 @@ def make_plan(system: str, *, recipe: Recipe | None = None, settings: Mapping[st
         "train": TrainConfig,
     }
     values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
-    for name, section in (recipe.sections if recipe is not None else {}).items():
-        values[name].update(section)
+    for name, known in (recipe.sections if recipe is not None else {}).items():
+        values[name].update(known)
     for key, value in (settings or {}).items():
         section, name = _place(key, kinds)
         values[section][name] = value

@@ -98,6 +98,14 @@ class CLIP(Model, Coupled, AfterStep, PairEncoder, Towered):
         """Return the learned scale."""
         return self.log_scale.exp()
 
+    def reads_image_tokens(self) -> bool:
+        """Say whether the joint space reads the grid."""
+        return self.read_image.pool is not None
+
+    def reads_text_tokens(self) -> bool:
+        """Say whether the joint space reads every word."""
+        return self.read_text.pool is not None
+
     def embed(self, batch: Batch) -> tuple[Float[Tensor, "b d"], ...]:
         """Encode both sides of each pair."""
         return self.encode_image(batch), self.encode_text(batch)

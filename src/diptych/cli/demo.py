@@ -1,0 +1,63 @@
+"""The verb `demo`: the main job from end to end on the built-in data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diptych.cli.options import Json, write_json
+
+DATA = "scenes"
+RECIPE = "scenes"
+QUERIES = ("a red circle above a blue square", "two green stars", "a small yellow heart")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    json: Json = None,
+) -> None:
+    """Draw scenes, train a CLIP on them from nothing, score it, index the pictures and search them. About 3 minutes.
+
+    Example: `diptych demo --out demo`
+    """
+    from time import perf_counter
+
+    from diptych.cli.show import show_hits, show_scores
+    from diptych.data.sources import open_data
+    from diptych.indexing import add_pictures, open_for
+    from diptych.predictor import load
+    from diptych.report.run import write_report
+    from diptych.report.search import write_hits
+    from diptych.train.experiment import prepare, run
+    from diptych.train.plan import make_plan, read_recipe
+
+    folder, command = out / "run", f"diptych train clip {DATA} --recipe {RECIPE} --out {out / 'run'}"
+    source = open_data(DATA)
+    typer.echo(f"1. The data: {source.name}.")
+    typer.echo(f'   One picture is described as "{source.row(0).captions[0]}".')
+    typer.echo(f"2. Training CLIP from nothing, the same as: {command}")
+    start = perf_counter()
+    experiment = prepare(make_plan("clip", recipe=read_recipe(RECIPE)), source, out=folder, named=DATA, command=command)
+    result, scores = run(experiment, out=folder, command=f"diptych demo --out {out}")
+    if result.stopped == "interrupted" or scores is None:
+        raise typer.Exit(130)
+    seconds = perf_counter() - start
+    typer.echo(f"3. Trained and scored in {seconds:,.0f} s, on pictures that training never saw:")
+    show_scores(scores, split="test")
+    page = write_report(folder, experiment.data, experiment.model, scores=scores)
+    predictor = load(folder)
+    typer.echo(f"4. Searching the test pictures, indexed in {out / 'index'}:")
+    with open_for(predictor, folder, out / "index") as store:
+        add_pictures(store, predictor, source, source.rows("test"), named=DATA)
+        for number, query in enumerate(QUERIES, start=1):
+            hits = predictor.search(query, store, k=6)
+            typer.echo(f"\n   {query}")
+            show_hits(hits[:3])
+            write_hits(out / f"search-{number}.html", out / "index", query, hits)
+    write_json(json, {**scores, "seconds": seconds})
+    typer.echo(f"\n5. Look at {page} and {out / 'search-1.html'}. Then try your own:")
+    typer.echo(f'   diptych search {out / "index"} "a large purple ring left of a small orange moon"')
+    typer.echo("   diptych train clip YOUR.csv --out runs/mine        (columns with pictures and captions are found)")
+    typer.echo("   diptych train --help")
