@@ -1,0 +1,64 @@
+"""Care of an index on disk: compaction, the graph for approximate search, and files that nothing names any more."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from diptych.search.catalog import Catalog, Facts
+from diptych.search.graph import Graph, GraphFacts, measure
+from diptych.search.vectors import VectorFile, sync_folder
+from diptych.search.view import View
+
+_PART = 8192
+
+
+def compact(catalog: Catalog, folder: Path, dim: int) -> None:
+    """Copy the living vectors to a new file, in their order; inside the catalog's `writing`."""
+    facts, slots = catalog.facts(), catalog.slots({})
+    old = VectorFile(folder, facts.generation, dim).rows(facts.slots)
+    new = VectorFile(folder, facts.generation + 1, dim)
+    new.create()
+    for start in range(0, len(slots), _PART):
+        new.write(start, old[slots[start : start + _PART]])
+    new.sync()
+    catalog.renumber()
+    catalog.set_facts({"generation": facts.generation + 1, "slots": len(slots), "graph": None})
+
+
+def build_graph(view: View, folder: Path, *, sample: int, k: int, target: float) -> GraphFacts:
+    """Make or lengthen the graph over all vectors of a view, save it and measure it."""
+    facts, graph = view.facts, Graph.empty(view.vectors.shape[1])
+    if facts.graph is not None and 2 * GraphFacts.parse(facts.graph).slots >= facts.slots:
+        with suppress(FileNotFoundError):
+            graph = Graph.load(folder / GraphFacts.parse(facts.graph).file)
+    graph.extend(view.vectors)
+    k = min(k, max(1, int(np.count_nonzero(view.alive)) - 1))
+    breadth, recall = measure(graph, view.vectors, view.alive, sample=sample, k=k, target=target)
+    name = f"graph-{facts.generation}-{facts.slots}.faiss"
+    half = folder / f"{name}.part"
+    try:
+        graph.save(half)
+        with half.open("r+b") as file:
+            os.fsync(file.fileno())
+        half.replace(folder / name)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise
+    sync_folder(folder)
+    return GraphFacts(file=name, slots=facts.slots, breadth=breadth, recall=recall)
+
+
+def sweep(folder: Path, facts: Facts) -> None:
+    """Remove files of earlier states and of work that was cut off; who still has one open keeps it until then."""
+    keep = {f"vectors-{facts.generation}.f32"}
+    if facts.graph is not None:
+        keep.add(GraphFacts.parse(facts.graph).file)
+    for pattern in ("vectors-*.f32", "graph-*.faiss", "graph-*.part"):
+        for file in folder.glob(pattern):
+            if file.name not in keep:
+                with suppress(OSError):
+                    file.unlink()
