@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,12 @@ class CellAdder:
             name = values.get(columns.image) or next((values[key] for key in _KEYS if values.get(key)), None)
             if not self.columns.split:
                 values["split"] = split
-
-            def keep(row: int = row) -> bool:
-                self._rows.append(row)
-                return True
-
             key = f"row {row}" if name is None else str(name)
-            add_record(self.builder, values, columns, key=key, where=where, find=keep)
+            add_record(self.builder, values, columns, key=key, where=where, find=partial(self._keep, row))
+
+    def _keep(self, row: int) -> bool:
+        self._rows.append(row)
+        return True
 
     def rows(self) -> np.ndarray:
         """Return the rows of the pictures."""

@@ -111,7 +111,9 @@ def caption_texts(value: Any) -> list[str]:
     if isinstance(value, Mapping):
         return next((caption_texts(value[key]) for key in ("raw", "caption", "text", "sentence") if key in value), [])
     if isinstance(value, Iterable):
-        return [text for item in value for text in caption_texts(item)]
+        items = list(value)
+        texts = [item for item in items if isinstance(item, str)]
+        return texts if len(texts) == len(items) else [text for item in items for text in caption_texts(item)]
     return [str(value)]
 
 

@@ -15,7 +15,7 @@ from diptych.data.formats import PICTURE_SUFFIXES
 from diptych.data.sidecar import PEEKED, TEXT_SUFFIXES, add_sidecars, has_captions, read_sidecar
 from diptych.data.source import split_name
 from diptych.data.table import Builder, Table
-from diptych.data.tables import Finder
+from diptych.data.tables import Finder, found
 
 
 def open_folder(folder: Path, asked: Asked) -> Table:
@@ -42,7 +42,7 @@ def open_folder(folder: Path, asked: Asked) -> Table:
     finder = Finder([folder])
     for name in pictures:
         split, parts = _place(name)
-        find = partial(_find, finder, builder, name)
+        find = partial(found, finder, builder, name, name)
         if texted:
             record = _record(folder, name, files, partial(builder.problem, name))
             add_sidecars(builder, record, asked, key=name, split=split, find=find)
@@ -76,10 +76,3 @@ def _place(name: str) -> tuple[str | None, list[str]]:
     parts = name.split("/")[:-1]
     split = split_name(parts[0]) if parts else None
     return (split, parts[1:]) if split else (None, parts)
-
-
-def _find(finder: Finder, builder: Builder, name: str) -> bool:
-    complaint = finder.find(name)
-    if complaint:
-        builder.problem(name, complaint)
-    return complaint is None

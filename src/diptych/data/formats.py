@@ -6,6 +6,7 @@ import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,17 +76,18 @@ def _open_jpeg(data: bytes, max_pixels: int) -> Opened | None:
     _refuse_huge(height, width, max_pixels)
     turn = orientation(data)
 
-    def load(eighths: int) -> tuple[Pixels, float]:
-        try:
-            pixels = simplejpeg.decode_jpeg(
-                data, "RGB", min_height=-(-height * eighths // 8), min_width=-(-width * eighths // 8)
-            )
-        except ValueError:  # it is strict; Pillow decides whether the file can be read all the same
-            return _open_pillow(data, max_pixels).load(8)
-        return _turn(pixels, turn), eighths / 8
-
     upright = (height, width) if turn < 5 else (width, height)
-    return Opened(upright[0], upright[1], load, scalable=True)
+    return Opened(upright[0], upright[1], partial(_load_jpeg, data, height, width, turn), scalable=True)
+
+
+def _load_jpeg(data: bytes, height: int, width: int, turn: int, eighths: int) -> tuple[Pixels, float]:
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=-(-height * eighths // 8), min_width=-(-width * eighths // 8)
+        )
+    except ValueError:  # it is strict; Pillow decides whether the file can be read all the same
+        return _open_pillow(data, height * width).load(8)
+    return _turn(pixels, turn), eighths / 8
 
 
 def _open_pillow(picture: bytes | Image.Image, max_pixels: int) -> Opened:

@@ -21,8 +21,7 @@ class PackedStrings(Sequence[str]):
     def pack(cls, strings: Iterable[str]) -> PackedStrings:
         """Pack strings in their order."""
         packer = Packer()
-        for string in strings:
-            packer.add(string)
+        packer.add(strings)
         return packer.packed()
 
     def take(self, order: Int[np.ndarray, " k"]) -> PackedStrings:
@@ -41,7 +40,9 @@ class PackedStrings(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            first, last, step = index.indices(len(self))
+            blob, marks = self._bytes, self._marks
+            return [str(blob[marks[at] : marks[at + 1]], "utf-8", "surrogatepass") for at in range(first, last, step)]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
@@ -51,23 +52,24 @@ class PackedStrings(Sequence[str]):
         return PackedStrings, (self.blob, self.offsets)
 
     def __iter__(self) -> Iterator[str]:
-        for index in range(len(self)):
-            yield self[index]
+        for first in range(0, len(self), 1000):
+            yield from self[first : first + 1000]
 
 
 class Packer:
-    """Takes strings one by one, each with the number of the row it belongs to."""
+    """Takes strings, each with the number of the row it belongs to."""
 
     def __init__(self) -> None:
         self._blob = bytearray()
         self._offsets = array("q", [0])
         self._owners = array("q")
 
-    def add(self, string: str, owner: int = 0) -> None:
-        """Append a string."""
-        self._blob += string.encode("utf-8", "surrogatepass")
-        self._offsets.append(len(self._blob))
-        self._owners.append(owner)
+    def add(self, strings: Iterable[str], owner: int = 0) -> None:
+        """Append strings."""
+        for string in strings:
+            self._blob += string.encode("utf-8", "surrogatepass")
+            self._offsets.append(len(self._blob))
+            self._owners.append(owner)
 
     def packed(self) -> PackedStrings:
         """Return the strings in the order they came."""

@@ -122,14 +122,14 @@ def _index(path: Path) -> tuple[PackedStrings, Int64[np.ndarray, "n 2"], str]:
     kept = cache_folder("shards") / f"{stamp}.npz"
     if kept.is_file():
         try:
-            with np.load(kept, allow_pickle=False) as arrays:
+            with kept.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return PackedStrings(arrays["blob"], arrays["offsets"]), arrays["spans"], str(arrays["fault"])
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # cut short, as by a full disk: made anew
             pass
     names, spans, fault = _read_index(path)
-    with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".npz", delete=False) as stream:
-        np.savez(stream, blob=names.blob, offsets=names.offsets, spans=spans, fault=np.array(fault))
-    os.replace(stream.name, kept)  # noqa: PTH105  whole or not at all, also with several processes
+    with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".npz", delete=False) as new:
+        np.savez(new, blob=names.blob, offsets=names.offsets, spans=spans, fault=np.array(fault))
+    os.replace(new.name, kept)  # noqa: PTH105  whole or not at all, also with several processes
     return names, spans, fault
 
 

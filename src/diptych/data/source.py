@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int, Int64, UInt8
 
 from diptych.core.errors import UserError, unknown
 
@@ -88,7 +88,7 @@ class Source(ABC):
             raise unknown("split", split, (*SPLITS, "all"))
         return np.flatnonzero(self.splits() == SPLITS.index(known)).astype(np.int64)
 
-    def texts(self, rows: Iterable[int]) -> Iterator[str]:
+    def texts(self, rows: Int[np.ndarray, " n"] | Sequence[int]) -> Iterator[str]:
         """Yield every caption of the rows, in order."""
         for index in rows:
             yield from self.row(int(index)).captions

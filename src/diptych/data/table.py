@@ -127,9 +127,8 @@ class Builder:
             self._split[row] = number
         elif number not in (_UNSAID, self._split[row]):
             self.problem(where, f"the split is {split!r}, but an earlier line puts {key} elsewhere; that one counts")
-        for text in full:
-            self._captions.add(text, row)
-        self._fields.add(json.dumps(fields, ensure_ascii=False, default=str) if fields else "", row)
+        self._captions.add(full, row)
+        self._fields.add([json.dumps(fields, ensure_ascii=False, default=str) if fields else ""], row)
 
     def table(self, places: Places) -> Table:
         """Finish.
@@ -208,7 +207,7 @@ def _merge_fields(lines: PackedStrings, starts: Int64[np.ndarray, " n_plus_1"]) 
         objects = [_object(text) for text in lines[int(starts[row]) : int(starts[row + 1])]]
         merged = {name: value for name, value in objects[0].items() if name not in varying}
         merged |= {name: [one.get(name) for one in objects] for name in sorted(varying)}
-        packer.add(json.dumps(merged, ensure_ascii=False) if merged else "")
+        packer.add([json.dumps(merged, ensure_ascii=False) if merged else ""])
     return packer.packed()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,7 +47,7 @@ class Finder:
                     continue
                 if path.is_dir():
                     return f"{name} is a folder, not a picture"
-                self._paths.add(str(path))
+                self._paths.add([str(path)])
                 self._stamps.extend((status.st_size, status.st_mtime_ns))
                 self.folders.insert(0, self.folders.pop(place))  # the next one is most likely there, too
                 return None
@@ -87,14 +88,16 @@ def add_records(builder: Builder, finder: Finder, records: Iterable[Record], col
             builder.problem(where, f"no picture is named in column {columns.image!r}")
             continue
         name = name.strip()
+        find = partial(found, finder, builder, name, where)
+        add_record(builder, record, columns, key=str(PurePosixPath(name)), where=where, find=find)
 
-        def found(name: str = name, where: str = where) -> bool:
-            complaint = finder.find(name)
-            if complaint:
-                builder.problem(where, complaint)
-            return complaint is None
 
-        add_record(builder, record, columns, key=str(PurePosixPath(name)), where=where, find=found)
+def found(finder: Finder, builder: Builder, name: str, where: str) -> bool:
+    """Find a picture, or note why it is not found."""
+    complaint = finder.find(name)
+    if complaint:
+        builder.problem(where, complaint)
+    return complaint is None
 
 
 def add_record(
