@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from diptych.core.errors import UserError
 from diptych.objectives.contrastive import contrastive
-from diptych.objectives.distill import feature_distance, momentum_contrastive, similarity_kl
+from diptych.objectives.distill import feature_distance, momentum_contrastive, prediction_kl, similarity_kl
 
 
 def units(count=2, size=6):
@@ -21,6 +21,19 @@ def test_features_by_hand():
     assert not feature_distance(student, teacher).requires_grad
     with pytest.raises(UserError, match="unknown measure 'l2'"):
         feature_distance(student, teacher, measure="l2")
+
+
+def test_predictions_by_hand():
+    """The teacher says (1/2, 1/2), the student (1/4, 3/4): KL = ln 2 / 2 + ln(2/3) / 2."""
+    student = torch.tensor([[0.0, math.log(3)]], dtype=torch.float64, requires_grad=True)
+    teacher = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    loss = prediction_kl(student, teacher)
+    assert loss.item() == pytest.approx((math.log(2) + math.log(2 / 3)) / 2, abs=1e-12)
+    assert prediction_kl(3 * student, teacher, temperature=3.0).item() == pytest.approx(9 * loss.item(), abs=1e-12)
+    assert prediction_kl(student, student).item() == pytest.approx(0, abs=1e-15)
+    assert torch.autograd.grad(loss, teacher, allow_unused=True) == (None,)
+    with pytest.raises(UserError, match="temperature is 0"):
+        prediction_kl(student, teacher, temperature=0.0)
 
 
 def test_similarities_by_hand():

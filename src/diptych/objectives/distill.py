@@ -5,7 +5,8 @@ pre-trained text tower, or a larger model of the same kind.
 
 Reference: Hinton et al. 2015, arXiv 1503.02531; Gupta et al. 2015, arXiv 1507.00448 (across modalities); Li et al.
 2021, arXiv 2107.07651 (ALBEF, momentum targets; here without its queue); Yang et al. 2023, arXiv 2307.12732 (CLIP-KD).
-open_clip minimises the cross-entropy where this returns the KL: the gradients are equal.
+open_clip minimises the cross-entropy where this returns the KL: the gradients are equal. Unlike `contrastive`, these
+hold the whole matrix of the local rows' similarities.
 """
 
 from __future__ import annotations
@@ -43,6 +44,32 @@ def feature_distance(
     if measure == "cosine":
         return (1 - F.cosine_similarity(student, teacher, dim=1, eps=1e-8)).mean()
     return (student - teacher).square().sum(1).mean()
+
+
+def prediction_kl(
+    student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], *, temperature: float = 1.0
+) -> Float[Tensor, ""]:
+    """Compare what two networks predict for each row; called both ways round it is mutual learning.
+
+    Args:
+        student: logits of what learns.
+        teacher: logits of what is copied; no gradient.
+        temperature: both logits are divided by it, and the loss multiplied by its square so that it keeps its weight
+            beside a loss on hard labels; > 0.
+
+    Returns:
+        The mean of temperature^2 KL(teacher || student) over rows in nats; 0 when they agree.
+
+    Raises:
+        UserError: for a temperature that is not positive.
+
+    Reference:
+        Hinton et al. 2015, arXiv 1503.02531; Zhang et al. 2017, arXiv 1706.00384 (mutual).
+    """
+    if not temperature > 0:
+        raise UserError(f"temperature is {temperature}, allowed are positive numbers; 1 leaves the logits as they are")
+    mine, theirs = (student / temperature).log_softmax(1), (teacher.detach() / temperature).log_softmax(1)
+    return temperature**2 * F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
 
 
 def similarity_kl(
