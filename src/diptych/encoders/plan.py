@@ -46,7 +46,7 @@ def apply_plan(tower: T, plan: str) -> T:
 
 
 def block_list(tower: nn.Module) -> str:
-    """Find the list of a tower's blocks by its structure: the longest one, the last of equals, that is in no other list.
+    """Find the list of a tower's blocks by its structure: the longest that is in no other list, the last of equals.
 
     A list is an `nn.ModuleList`, or an `nn.Sequential` of at least two layers of one kind.
 
