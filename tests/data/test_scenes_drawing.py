@@ -137,7 +137,7 @@ def test_size_changes_the_pixels_not_the_scene(style: str) -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_objects_stand_in_their_boxes_and_in_their_colours(style: str) -> None:
     """Compare each picture with the one of the same scene without one object: only the box and its halo differ."""
-    for k, scene in enumerate(scenes(40, style, (2, 4))):
+    for k, scene in enumerate(scenes(20, style, (2, 4))):
         last = scene.objects[-1]
         without = type(scene)(scene.objects[:-1], style)
         size = 128
@@ -159,7 +159,7 @@ def test_objects_stand_in_their_boxes_and_in_their_colours(style: str) -> None:
 def test_colours_are_told_apart_in_every_style(style: str) -> None:
     """The mean colour inside squares of one colour is nearer to its own mean over scenes than to any other's."""
     seen: dict[str, list[np.ndarray]] = {colour: [] for colour in COLOURS}
-    for k in range(900):
+    for k in range(500):
         scene = draw_scene(Dice(8, k), objects=(1, 1), style=style)
         thing = scene.objects[0]
         if thing.shape not in ("square", "circle", "triangle"):

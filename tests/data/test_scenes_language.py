@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diptych.data.scene_captions import CAPTIONS, captions
+from diptych.data.scene_captions import CAPTIONS, write_captions
 from diptych.data.scene_graph import COLOURS, INVERSE, draw_scene
 from diptych.data.scene_questions import KINDS, answers, questions
 from diptych.data.scene_random import Dice, key
@@ -147,21 +147,21 @@ def test_parse_gives_the_meaning() -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_captions_are_true_several_and_in_their_language(language: str) -> None:
     wordings = set()
-    for k in range(200):
+    for k in range(120):
         scene = draw_scene(Dice(1, k), objects=(1, 4))
-        written = captions(scene, language=language, stream=key(2, k))
+        written = write_captions(scene, language=language, stream=key(2, k))
         assert len(written) == CAPTIONS
         assert all(truth(caption, scene) for caption in written), (written, scene)
         assert {language_of(caption) for caption in written} == {language}
         wordings.update(written)
-    assert len(wordings) > 700
+    assert len(wordings) > 450
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_first_caption_tells_every_object_with_every_property(language: str) -> None:
-    for k in range(200):
+    for k in range(80):
         scene = draw_scene(Dice(3, k), objects=(1, 4))
-        meaning = parse(captions(scene, language=language, stream=k)[0])
+        meaning = parse(write_captions(scene, language=language, stream=k)[0])
         assert meaning is not None
         told = sorted(sorted(mention.properties.items()) for mention in meaning.mentions)
         there = [{"colour": one.colour, "shape": one.shape, "size": one.size} for one in scene.objects]
@@ -173,9 +173,9 @@ def test_the_first_caption_tells_every_object_with_every_property(language: str)
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_caption_with_one_word_changed_is_false(language: str) -> None:
     lexicon = LEXICONS[language]
-    for k in range(200):
+    for k in range(80):
         scene = draw_scene(Dice(4, k), objects=(2, 2))
-        caption = captions(scene, language=language, stream=k)[0]
+        caption = write_captions(scene, language=language, stream=k)[0]
         ((_, relation, _),) = parse(caption).relations
         turned = caption.replace(lexicon.relations[relation][0], lexicon.relations[INVERSE[relation]][0])
         assert not truth(turned, scene)
@@ -186,7 +186,7 @@ def test_a_caption_with_one_word_changed_is_false(language: str) -> None:
 
 def test_captions_are_rarely_true_of_another_scene() -> None:
     drawn = [draw_scene(Dice(5, k), objects=(2, 4)) for k in range(40)]
-    first = [captions(scene, language="en", stream=k)[0] for k, scene in enumerate(drawn)]
+    first = [write_captions(scene, language="en", stream=k)[0] for k, scene in enumerate(drawn)]
     true = sum(truth(caption, scene) for caption in first for scene in drawn)
     assert len(drawn) <= true <= 1.1 * len(drawn)  # a scene may hold all that a smaller one does
 
@@ -196,9 +196,9 @@ def look(meaning, mention: int) -> tuple[tuple[str, str], ...]:
 
 
 def test_both_languages_say_the_same() -> None:
-    for k in range(200):
+    for k in range(60):
         scene = draw_scene(Dice(6, k), objects=(1, 4))
-        english, chinese = (captions(scene, language=language, stream=k) for language in ("en", "zh"))
+        english, chinese = (write_captions(scene, language=language, stream=k) for language in ("en", "zh"))
         for one, other in zip(english, chinese, strict=True):
             meanings = [parse(one), parse(other)]
             said = [
@@ -243,7 +243,7 @@ def answer(question: dict[str, str], objects: list[dict[str, str]]) -> str:
 
 def test_answers_are_right_and_unambiguous() -> None:
     seen = {kind: set() for kind in KINDS}
-    for k in range(250):
+    for k in range(160):
         scene = draw_scene(Dice(7, k), objects=(1, 4))
         objects = scene.facts()["objects"]
         for question in questions(scene, language="en", stream=k):
@@ -265,7 +265,7 @@ def test_answers_are_right_and_unambiguous() -> None:
 def test_yes_is_as_frequent_as_no_and_both_languages_agree() -> None:
     yes = {"exists": [], "relation": []}
     pairs = dict(zip(answers("en"), answers("zh"), strict=True))
-    for k in range(500):
+    for k in range(300):
         scene = draw_scene(Dice(8, k), objects=(1, 4))
         english, chinese = (questions(scene, language=language, stream=k) for language in ("en", "zh"))
         for one, other in zip(english, chinese, strict=True):
@@ -274,4 +274,4 @@ def test_yes_is_as_frequent_as_no_and_both_languages_agree() -> None:
             if one["kind"] in yes:
                 yes[one["kind"]].append(one["answer"] == "yes")
     for given in yes.values():
-        assert 0.43 < sum(given) / len(given) < 0.57  # standard error 0.024
+        assert 0.4 < sum(given) / len(given) < 0.6  # standard error 0.03

@@ -1,4 +1,4 @@
-"""Writes captions that are true of a scene: the first tells all there is, the others tell less in other words."""
+"""Writes captions that are true of a scene: the first tells all that there is, the last ones tell less."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Link = tuple[Thing, str, Thing]
 _ALL, _SOME = "size colour shape", "colour shape"
 
 
-def captions(scene: Scene, *, language: str, stream: int) -> tuple[str, ...]:
+def write_captions(scene: Scene, *, language: str, stream: int) -> tuple[str, ...]:
     """Write the captions of a scene.
 
     Args:
@@ -24,14 +24,17 @@ def captions(scene: Scene, *, language: str, stream: int) -> tuple[str, ...]:
         stream: where chance comes from; both languages say the same when it is the same.
 
     Returns:
-        The complete one, then a list of the objects, a relation, a count, and a place.
+        The complete one in the usual words, one as complete in others, a list of the objects, a relation, and last a
+        count or a place.
     """
     outline = complete(scene, stream=stream)
     dice = Dice(key(stream, 1))
     words = Dice(key(stream, 2, len(language), ord(language[0])))
     plain, free = SPEECHES[language](words, plain=True), SPEECHES[language](words)
-    kinds = (_listed, _related, _counted, _placed)
-    return (_completely(scene, outline, plain), *(write(scene, free, dice) for write in kinds))
+    again = complete(scene, stream=dice.word())
+    kinds = (_listed, _related, _counted if dice.chance(50) else _placed)
+    told = _completely(scene, outline, plain), _completely(scene, again, free)
+    return (*told, *(write(scene, free, dice) for write in kinds))
 
 
 def complete(scene: Scene, *, stream: int) -> tuple[Link, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diptych.core.errors import UserError, unknown
-from diptych.data.scene_captions import captions, complete
+from diptych.data.scene_captions import CAPTIONS, complete, write_captions
 from diptych.data.scene_graph import COLOURS, INVERSE, STYLES, Scene, draw_scene
 from diptych.data.scene_questions import questions
 from diptych.data.scene_random import Dice, key
@@ -46,6 +46,7 @@ class Scenes(Source):
         language: of the captions and questions: "en", "zh" or "both" (then the English ones come first).
         objects: how many objects a picture has, from and to, within 1 to 4.
         styles: how the pictures are drawn, each picture in one of these.
+        captions: how many captions a picture has in each language, 1 to 5; the first tells all that there is.
         distinct: make sure that within dev and within test no two pictures have first captions that say the same.
 
     Raises:
@@ -61,11 +62,13 @@ class Scenes(Source):
         language: str = "en",
         objects: tuple[int, int] = (1, 4),
         styles: Sequence[str] = ("flat",),
+        captions: int = CAPTIONS,
         distinct: bool = True,
     ) -> None:
         _within("pictures", pictures, 1, 10**9)
         _within("seed", seed, 0, 2**63 - 1)
         _within("size", size, 16, 2048)
+        _within("captions", captions, 1, CAPTIONS)
         if language not in _LANGUAGES:
             raise unknown("language", language, _LANGUAGES)
         low, high = objects
@@ -77,14 +80,14 @@ class Scenes(Source):
             if style not in STYLES:
                 raise unknown("style", style, STYLES)
         self.seed, self.size, self.language, self.distinct = seed, size, language, distinct
-        self.objects, self.styles = (low, high), tuple(styles)
+        self.objects, self.styles, self.captions = (low, high), tuple(styles), captions
         held_out = min(_HELD_OUT, pictures // 10)
         self.counts = (pictures - 2 * held_out, held_out, held_out)
         self.problems = []
         self._attempts = [self._distinct(split) if distinct else [0] * held_out for split in (1, 2)]
         spoken = _LANGUAGES[language]
         self.name = (
-            f"built-in scenes: {pictures:,} pictures of {size} px, {5 * len(spoken) * pictures:,} captions "
+            f"built-in scenes: {pictures:,} pictures of {size} px, {captions * len(spoken) * pictures:,} captions "
             f"({' and '.join(spoken)}), {low}-{high} objects, {', '.join(self.styles)}, seed {seed}"
         )
 
@@ -102,7 +105,8 @@ class Scenes(Source):
         written: list[str] = []
         asked: list[dict[str, str]] = []
         for language in _LANGUAGES[self.language]:
-            written += captions(scene, language=language, stream=self._stream(split, number, _CAPTIONS))
+            told = write_captions(scene, language=language, stream=self._stream(split, number, _CAPTIONS))
+            written += told[: self.captions]
             asked += questions(scene, language=language, stream=self._stream(split, number, _QUESTIONS))
         name = SPLITS[split]
         fields = {**scene.facts(self.size), "questions": asked}
@@ -119,8 +123,8 @@ class Scenes(Source):
 
     def fingerprint(self) -> str:
         """Return a hash of the version and all options."""
-        options = (_VERSION, self.counts, self.seed, self.size, self.language, self.objects, self.styles, self.distinct)
-        return hashlib.sha256(repr(options).encode()).hexdigest()
+        options = (_VERSION, self.counts, self.seed, self.size, self.language, self.objects, self.styles)
+        return hashlib.sha256(repr((*options, self.captions, self.distinct)).encode()).hexdigest()
 
     def _where(self, index: int) -> tuple[int, int]:
         number = index if index >= 0 else len(self) + index
@@ -238,5 +242,6 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "language": _text,
     "objects": _range,
     "styles": _list,
+    "captions": _whole,
     "distinct": _yes_or_no,
 }
