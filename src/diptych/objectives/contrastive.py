@@ -108,7 +108,7 @@ def _positive(
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Return for each local row the logit that its sums are compared with, and its mean logit over all targets.
 
-    The mean is over both directions. The two are one, except that with a single positive the first leaves smoothing out.
+    The mean is over both directions. The two are one, but with a single positive the first leaves smoothing out.
     """
     diagonal = (scaled * text).sum(1)
     if groups is None and smoothing == 0:
