@@ -48,34 +48,41 @@ def run(what: str, folder: Path, settings: dict | None = None, *, world: int = 1
 
 
 def _train(folder: Path, settings: dict) -> None:
-    """Train once, or several times one after another: the first run that fails ends it."""
-    for given in settings.pop("runs", [settings]):
-        _train_once(folder / given.pop("out", ""), given)
+    """Train once, or several times one after another; the status is that of the last."""
+    from diptych.core.errors import UserError
+    from diptych.train.distributed import processes
+
+    code = 0
+    with processes("cpu"):
+        for given in settings.pop("runs", [settings]):
+            try:
+                _train_once(folder / given.pop("out", ""), given)
+                code = 0
+            except UserError as error:
+                print("error:", error, flush=True)
+                code = 2
+    sys.exit(code)
 
 
 def _train_once(folder: Path, settings: dict) -> None:
-    from diptych.core.errors import UserError
-    from diptych.core.runtime import seed_everything
+    from diptych.core.runtime import rank, seed_everything
     from diptych.train.config import TrainConfig
-    from diptych.train.distributed import processes
     from diptych.train.trainer import train
     from tests.train import toys
 
     model_settings, data = settings.pop("model", {}), settings.pop("task", {})
-    limit, resume = settings.pop("file_limit", None), settings.pop("resume", False)
-    kind = settings.pop("kind", "Twins")
-    with processes("cpu"):
-        seed_everything(0)
-        model = getattr(toys, kind)(**model_settings)
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        try:
-            task, config = toys.task(**data), TrainConfig(**settings)
-            result = train(model, task, config, out=folder, record=toys.RECORD, command="diptych go", resume=resume)
-            print("result", json.dumps(result.record()))
-        except UserError as error:
-            print("error:", error)
-            sys.exit(2)
+    limit, resume = settings.pop("file_limit", -1), settings.pop("resume", False)
+    seed_everything(0)
+    model = getattr(toys, settings.pop("kind", "Twins"))(**model_settings)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if rank() == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        task, config = toys.task(**data), TrainConfig(**settings)
+        result = train(model, task, config, out=folder, record=toys.RECORD, command="diptych go", resume=resume)
+        print("result", json.dumps(result.record()), flush=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def _gradients(folder: Path, settings: dict) -> None:

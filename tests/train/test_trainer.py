@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 
 from diptych.core.errors import UserError
-from diptych.core.model import Loss
 from diptych.core.runtime import seed_everything
 from diptych.tasks.task import Task
 from diptych.train.config import TrainConfig
@@ -121,24 +120,9 @@ def test_stages_follow_one_another_each_with_its_own_best(tmp_path):
         assert torch.equal(value, again.state_dict()[name])
 
 
-class Breaking(toys.Guess):
-    """Its loss, or only its gradient, is no number from the sixth call on."""
-
-    def __init__(self, how):
-        super().__init__()
-        self.how, self.calls = how, 0
-
-    def loss(self, batch, phase="main"):
-        found = super().loss(batch).total
-        self.calls += self.training
-        if self.calls < 6:
-            return Loss(found)
-        return Loss(found * math.nan if self.how == "loss" else found + (self.gain * 0).sqrt())
-
-
 @pytest.mark.parametrize("how", ["loss", "norm"])
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(tmp_path, how):
-    out, model = tmp_path / "run", Breaking(how)
+    out, model = tmp_path / "run", toys.Breaking(how)
     with pytest.raises(
         UserError,
         match=rf"stopped at step 6, epoch 2: {how} became nan in phase 'main' at lr .*; the last good state, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -23,13 +24,14 @@ SIZE, WORDS = 4, 11
 class Pairs:
     """Pictures of noise whose words tell their brightest corner; any epoch, from any batch on."""
 
-    def __init__(self, rows=44, batch_size=8, *, rank=0, world=1, seed=3, kill_at=None, signal_at=None):
+    def __init__(self, rows=44, batch_size=8, *, rank=0, world=1, seed=3, kill_at=None, signal_at=None, only=None):
         made = torch.Generator().manual_seed(seed)
         self.image = torch.rand(rows, 3, SIZE, SIZE, generator=made)
         self.label = self.image.mean(1).flatten(1).argmax(1) % WORDS
         self.tokens = torch.stack([self.label, torch.randint(WORDS, (rows,), generator=made)], 1)
         self.batch_size, self.rank, self.world = batch_size, rank, world
-        self.given, self.kill_at, self.signal_at = 0, kill_at, signal_at
+        here = only is None or only == rank
+        self.given, self.kill_at, self.signal_at = 0, kill_at if here else None, signal_at if here else None
         self.skipped: list[str] = []
 
     def __len__(self):
@@ -100,6 +102,21 @@ class Guess(Model):
 
     def loss(self, batch: Batch, phase: str = "main") -> Loss:
         return Loss(F.cross_entropy(self.logits(batch), batch.need("label")))
+
+
+class Breaking(Guess):
+    """Its loss, or only its gradient, is no number from the sixth batch on, perhaps in one process only."""
+
+    def __init__(self, how="loss", only=None):
+        super().__init__()
+        self.how, self.calls, self.only = how, 0, only
+
+    def loss(self, batch: Batch, phase: str = "main") -> Loss:
+        found = super().loss(batch).total
+        self.calls += self.training
+        if self.calls < 6 or self.only not in (None, rank()):
+            return Loss(found)
+        return Loss(found * math.nan if self.how == "loss" else found + (self.gain * 0).sqrt())
 
 
 class Gan(Model, Phased):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
@@ -50,8 +49,8 @@ class Replica:
         if sharding == "fsdp":
             self._left = _shard(self._door, model)
         elif world() > 1:
-            # Which parameters a loss touches may differ between phases and batches, so DDP has to look each time.
-            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+            # Which parameters a loss touches may differ between phases and batches, so DDP has to look each time. It
+            # says once, from C++, that this costs something where it finds none unused; that line is harmless.
             self._door = DistributedDataParallel(self._door, find_unused_parameters=True)
 
     def run(self, work: Callable[[], Made]) -> Made:
@@ -113,7 +112,8 @@ def _shard(door: nn.Module, model: Model) -> list[nn.Parameter]:
 
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor with all its shards; every process must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()

@@ -53,7 +53,8 @@ def capture(device: torch.device) -> dict[str, Tensor]:
 
 def restore(state: dict[str, Tensor], device: torch.device) -> None:
     """Put back what `capture` took down."""
-    TorchState(state["torch"].cpu(), state["device"].cpu()).restore(device)
+    # torch reads a state from the start of its memory, whatever view of it is given: hence the copies
+    TorchState(state["torch"].cpu().clone(), state["device"].cpu().clone()).restore(device)
     gauss, has_second, second = state["spare"].tolist()
     *keys, position, has_gauss = state["numpy"].tolist()
     np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
