@@ -267,10 +267,10 @@ def test_mistakes_and_full_disks(tower: ViT, source: Drawn, tmp_path: Path, monk
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path):
     offsets = np.zeros(4, dtype=np.int64)
-    StoreFiles(tmp_path, dim=8, offsets=offsets, about={})
-    StoreFiles(tmp_path, dim=8, offsets=offsets, about={"source": "renamed"})
+    StoreFiles(tmp_path, dim=8, token_dim=8, offsets=offsets, about={})
+    StoreFiles(tmp_path, dim=8, token_dim=8, offsets=offsets, about={"source": "renamed"})
     with pytest.raises(UserError, match="features of another kind: remove that folder"):
-        StoreFiles(tmp_path, dim=9, offsets=offsets, about={})
+        StoreFiles(tmp_path, dim=9, token_dim=9, offsets=offsets, about={})
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

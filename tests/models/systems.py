@@ -33,7 +33,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {},
         {"image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)},
         {"head": "mlp", "hidden": 8},
-        {"image_read": "attention", "text_read": "attention", "read_dim": 8, "read_heads": 2, "read_queries": 2},
+        {"image_read": "cells", "text_read": "cells", "queries": 2, "mirror": True},
     ],
 }
 

@@ -18,10 +18,11 @@ from diptych.core.errors import UserError
 class States:
     """What a tower makes of one side of a batch: token features, which of them are real, and one summary each.
 
-    `tokens` may be empty (n = 0) where only the summary was kept, as in a cache of pooled features.
+    `tokens` may be empty (n = 0) where only the summary was kept, as in a cache of pooled features. They may come from
+    another depth of the tower than the summary and have a width of their own.
     """
 
-    tokens: Float[Tensor, "b n d"]
+    tokens: Float[Tensor, "b n w"]
     mask: Bool[Tensor, "b n"]
     summary: Float[Tensor, "b d"]
 
@@ -36,13 +37,15 @@ class Batch:
 
     `image` is uint8 in [0, 255] or float in [0, 1]; a tower normalises it itself. `pair_id` names the picture:
     rows that share it show the same picture, so their captions are positives of each other. The states stand in for
-    pixels and tokens when the outputs of frozen towers were computed beforehand.
+    pixels and tokens when the outputs of frozen towers were computed beforehand; `mirrored_states` are those of the
+    mirrored pictures, a second view.
     """
 
     image: Shaped[Tensor, "b c h w"] | None = None
     tokens: Int[Tensor, "b t"] | None = None
     token_mask: Bool[Tensor, "b t"] | None = None
     image_states: States | None = None
+    mirrored_states: States | None = None
     text_states: States | None = None
     regions: Float[Tensor, "b r d"] | None = None
     region_mask: Bool[Tensor, "b r"] | None = None

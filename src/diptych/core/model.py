@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -82,6 +83,14 @@ class Pretrained(ABC):
     @abstractmethod
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """Return those weights: not the layers that were put on top, nor adapters inside."""
+
+
+class Fitted(ABC):
+    """Offers numbers that are taken from one look at the training data rather than learnt, as feature statistics."""
+
+    @abstractmethod
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """Look at batches and take the numbers; every process gives its own share of the data."""
 
 
 class PairEncoder(ABC):

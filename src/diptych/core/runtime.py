@@ -74,10 +74,14 @@ def gather(local: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:
     return gathered
 
 
-def mean_over_processes(value: Tensor) -> Tensor:
-    """Average a detached tensor over the processes."""
+def add_over_processes(value: Tensor) -> Tensor:
+    """Return the sum over the processes, without gradient."""
+    total = value.detach().clone()
     if world() > 1:
-        value = value.detach().clone()
-        dist.all_reduce(value)
-        value /= world()
-    return value
+        dist.all_reduce(total)
+    return total
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Return the mean over the processes, without gradient."""
+    return add_over_processes(value) / world()

@@ -23,14 +23,16 @@ class Tower(nn.Module, ABC):
     """Either side. A fresh tower is trained whole; `train_only` leaves less to train, down to nothing.
 
     Attributes:
-        dim: width of the tokens and of the summary.
+        dim: width of the summary.
+        token_dim: width of the tokens, mostly the same.
     """
 
     dim: int
+    token_dim: int
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = self.token_dim = dim
         self._still = False
         self._live: tuple[str, ...] = ("",)
 

@@ -14,21 +14,30 @@ TOWER_FILE = "tower.json"  # ours: in the folder of a run, it tells all that the
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """How pictures are made ready: side in pixels, crop ("squash" or "center"), mean and std of values in [0, 1]."""
+    """How pictures are made ready: side in pixels, crop ("squash" or "center"), mean and std of values in [0, 1].
+
+    `grid` is the number of the hidden state that gives the tokens, as -2 for the last but one; None: the last output.
+    """
 
     image_size: int
     crop: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pool: str = "auto"
+    grid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TextFacts:
-    """The most tokens of a text, and how they are pooled ("auto" when the model's kind decides)."""
+    """The most tokens of a text, and how they are pooled ("auto" when the model's kind decides).
+
+    `depths` are the numbers of hidden states whose means over the words stand side by side as the summary; none: the
+    usual summary.
+    """
 
     context: int
     pool: str = "auto"
+    depths: tuple[int, ...] = ()
 
 
 def read_json(place: str, file: str) -> Any:

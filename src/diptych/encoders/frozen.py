@@ -39,7 +39,8 @@ class FeatureStore:
         *,
         memory: int = MEMORY,
     ) -> None:
-        self.dim, self.folder, self.problems = files.dim, files.folder, list(problems)
+        self.dim, self.token_dim = files.dim, files.token_dim
+        self.folder, self.problems = files.folder, list(problems)
         self._done = files.done()
         self.readable, self.missing = wanted[self._done[wanted]], wanted[~self._done[wanted]]
         self._summary, self._tokens = files.read(memory=memory)
@@ -64,13 +65,13 @@ class FeatureStore:
         mask = torch.arange(int(length.max()) if len(items) > 0 else 0) < length[:, None]
         return States(self._gather(rows, mask), mask, self._summary.index_select(0, rows).float())
 
-    def _gather(self, rows: Int64[Tensor, " k"], mask: Bool[Tensor, "k n"]) -> Float32[Tensor, "k n d"]:
+    def _gather(self, rows: Int64[Tensor, " k"], mask: Bool[Tensor, "k n"]) -> Float32[Tensor, "k n w"]:
         """Copy the tokens of some items; whole items at once where all have as many."""
         count, longest = len(self._length), mask.shape[1]
         if longest > 0 and len(self._tokens) == count * longest:
-            return self._tokens.view(count, longest, self.dim).index_select(0, rows).float()
+            return self._tokens.view(count, longest, self.token_dim).index_select(0, rows).float()
         places = torch.where(mask, self._start[rows, None] + torch.arange(longest), 0)
-        tokens = self._tokens.index_select(0, places.flatten()).float().view(*mask.shape, self.dim)
+        tokens = self._tokens.index_select(0, places.flatten()).float().view(*mask.shape, self.token_dim)
         return tokens.masked_fill_(~mask[..., None], 0.0)
 
 
@@ -123,7 +124,8 @@ def image_features(
         "source": source.name,
         "tower": type(encoder).__name__,
     }
-    files = StoreFiles(cache_folder(folder) / key, dim=encoder.dim, offsets=offsets, about=about)
+    widths = {"dim": encoder.dim, "token_dim": encoder.token_dim}
+    files = StoreFiles(cache_folder(folder) / key, **widths, offsets=offsets, about=about)
     rows = np.unique(rows)
     batches = np.split(rows, np.arange(batch_size, len(rows), batch_size))
     problems = fill(files, maker, batches, workers=workers, progress=progress)
@@ -174,7 +176,8 @@ def text_features(
     key = key_of(encoder.identity(), tokenizer.fingerprint(), context, keep, precision, *texts)
     offsets = np.concatenate([[0], np.cumsum(lengths if keep == "tokens" else np.zeros_like(lengths))]).astype(np.int64)
     about = {"of": "texts", "tower": type(encoder).__name__}
-    files = StoreFiles(cache_folder(folder) / key, dim=encoder.dim, offsets=offsets, about=about)
+    widths = {"dim": encoder.dim, "token_dim": encoder.token_dim}
+    files = StoreFiles(cache_folder(folder) / key, **widths, offsets=offsets, about=about)
     order = np.argsort(lengths, kind="stable").astype(np.int64)
     batches = np.split(order, np.arange(batch_size, len(order), batch_size))
     fill(files, maker, batches, workers=1, progress=progress)

@@ -25,6 +25,8 @@ from diptych.encoders.readers import (
     TextReader,
     pad_full,
     pool_text,
+    read_depths,
+    read_grid,
     read_image,
 )
 
@@ -45,11 +47,13 @@ class HubImage(ImageEncoder):
         self.model, self.reader, self.facts = model, reader, facts
         self.pool = reader.pool if facts.pool == "auto" else facts.pool
         self.norm = next((name for name, _ in model.named_modules() if reader.norm and name.endswith(reader.norm)), "")
+        model.config.output_hidden_states = facts.grid is not None
         patch = getattr(model.config, "patch_size", None)
         self.places = (facts.image_size // patch) ** 2 if isinstance(patch, int) else 0
         with _as_user_error(f"pictures of {facts.image_size} pixels"), torch.no_grad():
             pixels = torch.zeros(1, len(facts.mean), facts.image_size, facts.image_size)
-            self.dim = self.eval().encode(pixels).summary.shape[1]
+            states = self.eval().encode(pixels)
+        self.dim, self.token_dim = states.summary.shape[1], states.tokens.shape[2]
 
     def assets(self) -> dict[str, bytes]:
         """Return its config.json and our tower.json."""
@@ -64,6 +68,8 @@ class HubImage(ImageEncoder):
         norm = self.model.get_submodule(self.norm) if self.norm else None
         out = self.reader.run(self.model, pixels)
         tokens, summary = read_image(out, pool=self.pool, places=self.places, norm=norm)
+        if self.facts.grid is not None:
+            tokens = read_grid(out, self.facts.grid, places=self.places)
         return States(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device), summary)
 
 
@@ -81,9 +87,11 @@ class HubText(TextEncoder):
         super().__init__(1, context=facts.context)
         self.model, self.reader, self.facts, self.pad_id = model, reader, facts, pad_id
         self.pool = reader.pool if facts.pool == "auto" else facts.pool
+        model.config.output_hidden_states = bool(facts.depths)
         with _as_user_error("a text"), torch.no_grad():
             nothing = torch.zeros(1, 2, dtype=torch.long)
-            self.dim = self.eval().encode(nothing, torch.ones(1, 2, dtype=torch.bool)).summary.shape[1]
+            states = self.eval().encode(nothing, torch.ones(1, 2, dtype=torch.bool))
+        self.dim, self.token_dim = states.summary.shape[1], states.tokens.shape[2]
 
     def assets(self) -> dict[str, bytes]:
         """Return its config.json and our tower.json."""
@@ -101,7 +109,10 @@ class HubText(TextEncoder):
             states = out.last_hidden_state[:, : tokens.shape[1]]
             summary = out.pooler_output if self.pool == "full" else pool_text(states, mask, self.pool)
             return States(states, mask, summary)
-        states = self.model(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+        out = self.model(input_ids=tokens, attention_mask=mask.long())
+        states = out.last_hidden_state
+        if self.facts.depths:
+            return States(states, mask, read_depths(out, self.facts.depths, mask))
         return States(states, mask, pool_text(states, mask, self.pool))
 
 

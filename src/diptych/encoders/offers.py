@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from diptych.encoders.base import ImageEncoder, TextEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a system reads of its towers' outputs; what it does not read need not be kept.
+
+    Args:
+        grid: the places of a picture, or else its summary alone.
+        words: every word of a text, or else its summary alone.
+        mirrored: the mirrored pictures too.
+    """
+
+    grid: bool = False
+    words: bool = False
+    mirrored: bool = False
 
 
 class Towered(ABC):
@@ -14,9 +30,5 @@ class Towered(ABC):
     text_tower: TextEncoder
 
     @abstractmethod
-    def reads_image_tokens(self) -> bool:
-        """Say whether it reads the grid of a picture, or its summary alone, which is much less to keep."""
-
-    @abstractmethod
-    def reads_text_tokens(self) -> bool:
-        """Say whether it reads every word of a text, or its summary alone."""
+    def reads(self) -> Reads:
+        """Say what it reads of the towers' outputs."""

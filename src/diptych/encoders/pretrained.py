@@ -78,13 +78,14 @@ def tokenizer_source(name: str) -> str:
     return source.place
 
 
-def image_tower(name: str, *, pool: str, image_size: int | None) -> ImageEncoder:
+def image_tower(name: str, *, pool: str, image_size: int | None, grid: int | None = None) -> ImageEncoder:
     """Build a pretrained image tower.
 
     Args:
         name: as for `origin`.
         pool: "auto", "class", "mean" or "pooler".
         image_size: side of the pictures, where it shall be another than the tower was made for.
+        grid: number of the hidden state that gives the grid, of a transformers tower; its last output when None.
 
     Raises:
         UserError: in one line, when it cannot be had or does not take such pictures.
@@ -104,11 +105,13 @@ def image_tower(name: str, *, pool: str, image_size: int | None) -> ImageEncoder
 
     hub.read_config(source.place)
     facts = image_facts(source.place)
-    facts = replace(facts, image_size=image_size or facts.image_size, pool=facts.pool if pool == "auto" else pool)
+    facts = replace(facts, image_size=image_size or facts.image_size, grid=grid)
+    if pool != "auto":
+        facts = replace(facts, pool=pool)
     return hub.hub_image(source.place, facts, weights=source.weights)
 
 
-def text_tower(name: str, *, pool: str, vocabulary: int, pad_id: int) -> TextEncoder:
+def text_tower(name: str, *, pool: str, vocabulary: int, pad_id: int, depths: tuple[int, ...] = ()) -> TextEncoder:
     """Build a pretrained text tower.
 
     Args:
@@ -116,6 +119,7 @@ def text_tower(name: str, *, pool: str, vocabulary: int, pad_id: int) -> TextEnc
         pool: "auto", "class", "last", "max" or "mean".
         vocabulary: how many token ids the tokenizer gives.
         pad_id: token id of padding.
+        depths: numbers of the hidden states whose means are the summary, of a transformers tower; its own when empty.
 
     Raises:
         UserError: in one line, when it cannot be had or knows fewer token ids.
@@ -130,5 +134,5 @@ def text_tower(name: str, *, pool: str, vocabulary: int, pad_id: int) -> TextEnc
     from diptych.encoders import hub
 
     said = hub.text_length(source.place)
-    facts = said if pool == "auto" else TextFacts(said.context, pool)
+    facts = TextFacts(said.context, said.pool if pool == "auto" else pool, depths)
     return hub.hub_text(source.place, facts, weights=source.weights, vocabulary=vocabulary, pad_id=pad_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any
@@ -119,7 +119,7 @@ TEXT_READERS: dict[str, TextReader] = {
 
 def read_image(
     out: Any, *, pool: str, places: int, norm: nn.Module | None = None
-) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b d"]]:
+) -> tuple[Float[Tensor, "b n w"], Float[Tensor, "b d"]]:
     """Take the grid, row by row, and the summary from what a model returned.
 
     Args:
@@ -150,6 +150,36 @@ def read_image(
     if pool == "pooler" and pooled is not None and pooled.flatten(1).shape[1] == grid.shape[2]:
         return grid, pooled.flatten(1)
     raise UserError(f"this image tower gives no summary of the kind {pool!r}: set image_pool to auto or mean")
+
+
+def read_grid(out: Any, depth: int, *, places: int) -> Float[Tensor, "b n w"]:
+    """Take the grid, row by row, from a hidden state of another depth.
+
+    Raises:
+        UserError: when the tower has no such hidden state.
+    """
+    hidden = _hidden(out, depth)
+    if hidden.ndim == 4:
+        return hidden.flatten(2).transpose(1, 2)
+    count = hidden.shape[1]
+    return hidden[:, count - (places if 0 < places <= count else isqrt(count) ** 2) :]
+
+
+def read_depths(out: Any, depths: Sequence[int], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b d"]:
+    """Put the means over the real words of several hidden states side by side; 0 is the words' own embedding.
+
+    Raises:
+        UserError: when the tower has no such hidden state.
+    """
+    return torch.cat([masked_mean(_hidden(out, depth), mask) for depth in depths], dim=1)
+
+
+def _hidden(out: Any, depth: int) -> Tensor:
+    hidden = out.hidden_states
+    if hidden is None or not -len(hidden) <= depth < len(hidden):
+        raise UserError(f"this tower has no hidden state {depth}: it has {len(hidden or ())}, counted from 0")
+    state: Tensor = hidden[depth]
+    return state
 
 
 def pool_text(tokens: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], pool: str) -> Float[Tensor, "b d"]:

@@ -39,7 +39,8 @@ class StoreFiles:
 
     Args:
         folder: made when it is not there.
-        dim: width of a feature.
+        dim: width of a summary.
+        token_dim: width of a token.
         offsets: where the tokens of each item begin, and the end of all; all zero when tokens are not kept.
         about: what the features are of, for people; told in `store.json`.
 
@@ -47,12 +48,15 @@ class StoreFiles:
         UserError: when the folder cannot be written or holds something else.
     """
 
-    def __init__(self, folder: Path, *, dim: int, offsets: Int64[np.ndarray, " m"], about: dict[str, Any]) -> None:
-        self.folder, self.dim, self.offsets = folder, dim, offsets
+    def __init__(
+        self, folder: Path, *, dim: int, token_dim: int, offsets: Int64[np.ndarray, " m"], about: dict[str, Any]
+    ) -> None:
+        self.folder, self.dim, self.token_dim, self.offsets = folder, dim, token_dim, offsets
         self.count = len(offsets) - 1
         with self._told():
             folder.mkdir(parents=True, exist_ok=True)
-            self._claim({"format": _FORMAT, "items": self.count, "tokens": int(offsets[-1]), "dim": dim}, about)
+            widths = {"dim": dim, "token_dim": token_dim}
+            self._claim({"format": _FORMAT, "items": self.count, "tokens": int(offsets[-1])} | widths, about)
             for name, size in self._sizes().items():
                 with (folder / name).open("ab") as file:
                     file.truncate(max(size, file.tell()))
@@ -84,7 +88,7 @@ class StoreFiles:
         if tokens:
             with self._told(), (self.folder / "tokens.f16").open("r+b") as file:
                 for item, part in zip(items.tolist(), tokens, strict=True):
-                    file.seek(int(self.offsets[item]) * self.dim * _BYTES)
+                    file.seek(int(self.offsets[item]) * self.token_dim * _BYTES)
                     file.write(_half(part).tobytes())
                 _sync(file)
         self._done[items] = 1
@@ -97,27 +101,30 @@ class StoreFiles:
             UserError: when it has not; the line says how much is needed.
         """
         tokens = int((self.offsets[items + 1] - self.offsets[items]).sum())
-        needed = (tokens + len(items)) * self.dim * _BYTES
+        needed = (tokens * self.token_dim + len(items) * self.dim) * _BYTES
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise self._full(f"{needed / 1e9:.2f} GB more are needed and {free / 1e9:.2f} GB are free")
 
-    def read(self, *, memory: int) -> tuple[Float16[Tensor, "n d"], Float16[Tensor, "m d"]]:
+    def read(self, *, memory: int) -> tuple[Float16[Tensor, "n d"], Float16[Tensor, "m w"]]:
         """Return all summaries and all tokens, from memory where both fit into so many bytes, else mapped."""
-        parts = [self._map("summary.f16", self.count), self._map("tokens.f16", int(self.offsets[-1]))]
+        parts = [
+            self._map("summary.f16", self.count, self.dim),
+            self._map("tokens.f16", int(self.offsets[-1]), self.token_dim),
+        ]
         if sum(part.numel() for part in parts) * _BYTES <= memory:
             parts = [part.clone() for part in parts]
         return parts[0], parts[1]
 
-    def _map(self, name: str, rows: int) -> Tensor:
+    def _map(self, name: str, rows: int, dim: int) -> Tensor:
         if rows == 0:
-            return torch.empty(0, self.dim, dtype=torch.float16)
+            return torch.empty(0, dim, dtype=torch.float16)
         path = str(self.folder / name)
-        return torch.from_file(path, shared=False, size=rows * self.dim, dtype=torch.float16).view(rows, self.dim)
+        return torch.from_file(path, shared=False, size=rows * dim, dtype=torch.float16).view(rows, dim)
 
     def _sizes(self) -> dict[str, int]:
-        row = self.dim * _BYTES
-        return {"summary.f16": self.count * row, "tokens.f16": int(self.offsets[-1]) * row}
+        summary, token = self.dim * _BYTES, self.token_dim * _BYTES
+        return {"summary.f16": self.count * summary, "tokens.f16": int(self.offsets[-1]) * token}
 
     def _claim(self, header: dict[str, Any], about: dict[str, Any]) -> None:
         """Say whose features these are, or see that they are the same ones."""

@@ -40,12 +40,16 @@ class TowerConfig(Config):
     image_width: Count = 16  # resnet: channels of its stem
     image_blocks: tuple[Count, ...] = (1, 1, 1)  # resnet: blocks of each stage
     image_pool: str = "auto"
+    image_grid: int | None = (
+        None  # of a transformers tower: the hidden state that gives the grid; None: its last output
+    )
     text_encoder: str = "transformer"
     text_train: str = "all"
     text_dim: Count = 128
     text_layers: Count = 4
     text_heads: Count = 4
     text_pool: str = "auto"
+    text_depths: tuple[int, ...] = ()  # of a transformers tower: hidden states whose means make the summary
     text_context: Count | None = None  # None: what the tower can read, 32 for the built-in one
     text_vocabulary: Count = 8192
     tower_activation: str = "gelu"
@@ -108,7 +112,9 @@ def build_image(config: TowerConfig, spec: DataSpec) -> ImageEncoder:
     else:
         from diptych.encoders import pretrained
 
-        tower = pretrained.image_tower(config.image_encoder, pool=config.image_pool, image_size=spec.image_size)
+        tower = pretrained.image_tower(
+            config.image_encoder, pool=config.image_pool, image_size=spec.image_size, grid=config.image_grid
+        )
     return apply_plan(tower, config.image_train)
 
 
@@ -134,6 +140,10 @@ def build_text(config: TowerConfig, spec: DataSpec) -> TextEncoder:
         from diptych.encoders import pretrained
 
         tower = pretrained.text_tower(
-            config.text_encoder, pool=config.text_pool, vocabulary=spec.vocabulary, pad_id=spec.pad_id
+            config.text_encoder,
+            pool=config.text_pool,
+            vocabulary=spec.vocabulary,
+            pad_id=spec.pad_id,
+            depths=config.text_depths,
         )
     return apply_plan(tower, config.text_train)

@@ -1,4 +1,4 @@
-"""From many tokens to one: the mean, attention by the mean (CLIP's ResNet) and attention by learned queries."""
+"""From many tokens to few: the mean, attention by the mean (CLIP's ResNet) and attention by learned queries."""
 
 from __future__ import annotations
 
@@ -69,3 +69,32 @@ class QueryPool(nn.Module):
         """Pool the real tokens; zero where there are none."""
         pooled: Tensor = self.attention(self.queries.expand(len(tokens), -1, -1), tokens, mask)
         return pooled
+
+
+class CellPool(nn.Module):
+    """Pooling of frozen tokens by learned queries, without values or keys of its own: cheap and hard to overfit.
+
+    Each query scores every token by one linear map and takes the weighted mean of the tokens as they are.
+
+    Args:
+        dim: width of the tokens.
+        queries: how many weighted means are taken.
+        drop: chance in [0, 1) that a token is not seen in training.
+    """
+
+    def __init__(self, dim: int, *, queries: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.score = nn.Linear(dim, queries)
+        self.drop = drop
+
+    def forward(self, tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b e"]:
+        """Return the means of all queries side by side; zero where no token is real."""
+        seen = mask
+        if self.training and self.drop > 0:
+            kept = mask & (torch.rand(mask.shape, device=mask.device) >= self.drop)
+            seen = torch.where(kept.any(1, keepdim=True), kept, mask)
+        scores = self.score(tokens).float().masked_fill(~seen.unsqueeze(-1), torch.finfo(torch.float32).min)
+        weights = scores.softmax(1).masked_fill(~seen.unsqueeze(-1), 0.0)
+        kept_tokens = tokens.masked_fill(~mask.unsqueeze(-1), 0.0)  # what stands in padding may be anything
+        means: Tensor = weights.to(tokens.dtype).transpose(1, 2) @ kept_tokens
+        return means.flatten(1)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int64
+import torch
+from jaxtyping import Bool, Int64
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diptych.core.batch import DataSpec, States
@@ -44,6 +45,22 @@ class Features:
         """Return what the image tower made of some rows."""
         return None if self.image is None or len(rows) == 0 else self.image.states(rows)
 
+    def of_mirrored(self, rows: Int64[np.ndarray, " k"]) -> States | None:
+        """Return what the image tower made of some rows' pictures mirrored."""
+        return None if self.mirrored is None or len(rows) == 0 else self.mirrored.states(rows)
+
+    def of_either(self, rows: Int64[np.ndarray, " k"], turned: Bool[np.ndarray, " k"]) -> States | None:
+        """Return what the image tower made of some rows' pictures, of those that are `turned` mirrored."""
+        plain, mirrored = self.of_images(rows), self.of_mirrored(rows)
+        if plain is None or mirrored is None:
+            return plain
+        choose = torch.from_numpy(turned)
+        return States(
+            torch.where(choose[:, None, None], mirrored.tokens, plain.tokens),
+            plain.mask,
+            torch.where(choose[:, None], mirrored.summary, plain.summary),
+        )
+
     def of_texts(self, rows: Int64[np.ndarray, " k"], places: Int64[np.ndarray, " k"]) -> States | None:
         """Return what the text tower made of the caption at a place of each row."""
         return None if self.text is None or len(rows) == 0 else self.text.states(self.first[rows] + places)
@@ -57,7 +74,6 @@ def compute_features(
     rows: Int64[np.ndarray, " n"],
     *,
     still: bool = True,
-    mirror: bool = False,
     device: str = "auto",
 ) -> Features:
     """Ask the frozen towers of a model once, as far as the cache does not know the answers.
@@ -69,19 +85,18 @@ def compute_features(
         spec: the data the model was built for.
         rows: those that will be used.
         still: whether pictures are seen as they are; random crops cannot be kept.
-        mirror: keep the mirrored pictures too.
         device: where to compute.
     """
     if not isinstance(model, Towered):
         return Features()
-    place = pick_device(device)
+    place, reads = pick_device(device), model.reads()
     image = mirrored = text = None
     first = np.zeros(0, dtype=np.int64)
     with _bar() as bar:
         if model.image_tower.frozen and still:
-            tower, keep = model.image_tower.to(place), "tokens" if model.reads_image_tokens() else "summary"
+            tower, keep = model.image_tower.to(place), "tokens" if reads.grid else "summary"
             image = image_features(tower, source, rows, keep=keep, progress=_shown(bar, "pictures"))
-            if mirror:
+            if reads.mirrored:
                 shown = _shown(bar, "mirrored pictures")
                 mirrored = image_features(tower, source, rows, keep=keep, mirror=True, progress=shown)
         if model.text_tower.frozen:
@@ -93,7 +108,7 @@ def compute_features(
                 tokenizer,
                 list(source.texts(rows)),
                 context=spec.context,
-                keep="tokens" if model.reads_text_tokens() else "summary",
+                keep="tokens" if reads.words else "summary",
                 progress=_shown(bar, "captions"),
             )
     return Features(image, mirrored, text, first, () if image is None else tuple(image.problems))

@@ -116,7 +116,7 @@ class PairData:
             image=self.pixels(examples),
             tokens=tokens,
             token_mask=mask,
-            image_states=self.features.of_images(rows),
+            image_states=self.features.of_either(rows, np.array([e.rng.random() < 0.5 for e in examples], dtype=bool)),
             text_states=self.features.of_texts(rows, np.array(drawn, dtype=np.int64)),
             pair_id=torch.from_numpy(rows),
         )
@@ -124,8 +124,12 @@ class PairData:
     def collate_images(self, examples: Sequence[Example]) -> Batch:
         """Make a batch of pictures alone."""
         rows = np.array([example.index for example in examples], dtype=np.int64)
-        states = self.features.of_images(rows)
-        return Batch(image=self.pixels(examples), image_states=states, pair_id=torch.from_numpy(rows))
+        return Batch(
+            image=self.pixels(examples),
+            image_states=self.features.of_images(rows),
+            mirrored_states=self.features.of_mirrored(rows),
+            pair_id=torch.from_numpy(rows),
+        )
 
     def pixels(self, examples: Sequence[Example]) -> Tensor | None:
         """Stack the examples' pictures; None when features stand in for them."""

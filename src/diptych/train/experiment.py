@@ -13,7 +13,7 @@ from typing import Any
 from diptych import models
 from diptych.core.batch import DataSpec
 from diptych.core.errors import UserError
-from diptych.core.model import Model
+from diptych.core.model import Fitted, Model
 from diptych.core.runtime import barrier, rank, seed_everything
 from diptych.data.source import Source
 from diptych.data.tokenizer import Tokenizer
@@ -152,6 +152,8 @@ def run(
         save_assets(out, experiment.model, experiment.data.tokenizer)
     barrier()
     task = experiment.data.task()
+    if isinstance(experiment.model, Fitted):
+        experiment.model.fit(task.train.epoch(0))
     result = train(
         experiment.model,
         task,

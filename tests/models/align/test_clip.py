@@ -50,7 +50,7 @@ def test_two_captions_of_one_picture_are_both_right():
 
 
 def test_cached_states_stand_in_for_pixels_and_words():
-    model, pairs = build(small(image_read="attention", read_dim=8, read_heads=2), SPEC).eval(), batch()
+    model, pairs = build(small(image_read="cells", text_read="cells", queries=2), SPEC).eval(), batch()
     states = Batch(
         image_states=model.image_tower(pairs.image),
         text_states=model.text_tower(pairs.tokens, pairs.token_mask),
