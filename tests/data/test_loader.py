@@ -159,15 +159,15 @@ def workers_alive() -> list[str]:
 def test_closing_early_stops_the_threads_soon() -> None:
     class Slow(Numbers):
         def picture(self, index: int) -> np.ndarray | bytes:
-            time.sleep(0.01)
+            time.sleep(0.1 if index >= 100 else 0)
             return super().picture(index)
 
-    batches = loader(Slow(4000), batch_size=100, workers=3).epoch(0)
+    batches = loader(Slow(4000), batch_size=100, workers=3, shuffle=False).epoch(0)
     next(batches)
     assert len(workers_alive()) == 3
     before = time.monotonic()
     batches.close()
-    assert time.monotonic() - before < 0.5
+    assert time.monotonic() - before < 5  # a batch takes 10 seconds
     assert workers_alive() == []
 
 

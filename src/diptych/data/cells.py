@@ -35,11 +35,11 @@ def cell_bytes(value: Any, folder: Path) -> bytes:
     if isinstance(value, bytes):
         return value
     if not value:
-        raise BadPicture("the cell is empty")
+        raise BadPicture("the cell is empty", kind="missing")
     try:
         return (folder / str(value)).read_bytes()
     except OSError as error:
-        raise BadPicture(f"{value} cannot be read: {error.strerror or error}") from None
+        raise BadPicture(f"{value} cannot be read: {error.strerror or error}", kind="missing") from None
 
 
 class CellAdder:

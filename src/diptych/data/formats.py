@@ -26,7 +26,11 @@ MAX_PIXELS = 2**28 // 3  # 89 million, the point at which Pillow warns of a deco
 
 
 class BadPicture(UserError):  # noqa: N818 - it is the picture that is bad
-    """A picture that cannot be read; the line says why."""
+    """A picture that cannot be read; the line says why, `kind` in a word ("missing", "empty", "unknown" ...)."""
+
+    def __init__(self, what: str, *, kind: str = "damaged") -> None:
+        super().__init__(what)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +57,14 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Opened:
         try:
             picture = Path(picture).read_bytes()
         except OSError as error:
-            raise BadPicture(f"the file cannot be read: {error.strerror or error}") from None
+            raise BadPicture(f"the file cannot be read: {error.strerror or error}", kind="missing") from None
     if isinstance(picture, np.ndarray):
         pixels = _check_array(picture)
         return Opened(pixels.shape[0], pixels.shape[1], lambda _: (pixels, 1.0))
     if isinstance(picture, Image.Image):
         return _open_pillow(picture, max_pixels)
     if not picture:
-        raise BadPicture("the file is empty (0 bytes)")
+        raise BadPicture("the file is empty (0 bytes)", kind="empty")
     plain = _open_jpeg(picture, max_pixels) if picture[:2] == b"\xff\xd8" else None
     return plain or _open_pillow(picture, max_pixels)
 
@@ -105,9 +109,9 @@ def _pillow(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadPicture(f"the picture is too large to be safe: {error}") from None
+        raise BadPicture(f"the picture is too large to be safe: {error}", kind="too large") from None
     except UnidentifiedImageError:
-        raise BadPicture(f"not a picture in a known format (it begins with {data[:12]!r})") from None
+        raise BadPicture(f"not a picture in a known format (it begins with {data[:12]!r})", kind="unknown") from None
     except Exception as error:  # Pillow's readers raise whatever they like on a damaged header
         raise BadPicture(f"the picture is damaged: {error}") from None
 
@@ -149,7 +153,8 @@ def _check_array(array: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "h w 3"]
 
 def _refuse_huge(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
-        raise BadPicture(f"{width:,} x {height:,} pixels is more than the limit of {max_pixels:,}")
+        what = f"{width:,} x {height:,} pixels is more than the limit of {max_pixels:,}"
+        raise BadPicture(what, kind="too large")
 
 
 def _turn(pixels: UInt8[np.ndarray, "h w 3"], turn: int) -> UInt8[np.ndarray, "h2 w2 3"]:

@@ -71,7 +71,7 @@ class Files(Places):
         try:
             return self.path(index).read_bytes()
         except OSError as error:
-            raise BadPicture(f"the file cannot be read: {error.strerror or error}") from None
+            raise BadPicture(f"the file cannot be read: {error.strerror or error}", kind="missing") from None
 
     def identity(self) -> bytes:
         """Hash the size and time of each file."""
@@ -109,7 +109,9 @@ class Parts(Places):
                     with self.files[file].open("rb") as stream:
                         self._maps[file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
                 except OSError as error:
-                    raise BadPicture(f"{self.files[file]} cannot be read: {error.strerror or error}") from None
+                    raise BadPicture(
+                        f"{self.files[file]} cannot be read: {error.strerror or error}", kind="missing"
+                    ) from None
                 while len(self._maps) > MAPS_OPEN:
                     self._maps.popitem(last=False)
             self._maps.move_to_end(file)
