@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diptych.core.batch import States
 from diptych.core.errors import UserError
 from diptych.encoders.image import ResNetTower, ViT
 
@@ -123,6 +124,33 @@ def test_mistakes():
         ViT(pool="clas")
     with pytest.raises(UserError, match="shrinks pictures 16 times: image_size=40 must be a multiple"):
         ResNetTower(image_size=40)
+
+
+def test_pieces_on_a_cpu_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    tower = ResNetTower(image_size=32, width=8, blocks=(1, 1))
+    sizes: list[int] = []
+    encode = ResNetTower.encode
+
+    def counted(self: ResNetTower, pixels: Tensor) -> States:
+        sizes.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(ResNetTower, "encode", counted)
+    monkeypatch.setattr("diptych.encoders.base._CPU_PIXELS", 3 * 32**2)
+    image = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        tower(image)
+        assert sizes == [8], "batch statistics are of the whole batch"
+        whole = encode(tower.eval(), tower.normalise(image))
+        states = tower(image)
+    assert sizes == [8, 3, 3, 2]
+    torch.testing.assert_close(states.tokens, whole.tokens, atol=1e-6, rtol=0)
+    torch.testing.assert_close(states.summary, whole.summary, atol=1e-6, rtol=0)
+    assert states.mask.shape == whole.mask.shape
+    tower(image)
+    assert sizes == [8, 3, 3, 2, 8], "a gradient needs the whole at once anyway"
+    with torch.no_grad():
+        assert tower(image[:0]).summary.shape == (0, tower.dim)
 
 
 def test_identity_is_of_weights_and_preprocessing():

@@ -266,11 +266,15 @@ def test_mistakes_are_one_line_each(tmp_path: Path):
     fails("'openai/clip-vit-none' is neither built in .*hub.*online", image_encoder="openai/clip-vit-none")
     fails("'tranformer' is neither .*did you mean 'transformer'", text_encoder="tranformer")
     fails("holds no config.json", image_encoder=str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    fails("the config.json in .* cannot be used: .*JSON", image_encoder=str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "vitt"}')
+    fails("the config.json in .* cannot be used: .*`vitt`", image_encoder=str(tmp_path))
     fails("names no folder", image_encoder=f"config:{tmp_path}/none")
     fails("timm has image towers only", text_encoder="timm:vit_tiny")
     save("vit", tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
-    fails("no preprocessor_config.json, which tells the pixel statistics", image_encoder=str(tmp_path))
+    fails("no preprocessor_config.json at hand, which tells the pixel statistics", image_encoder=str(tmp_path))
 
 
 def test_a_tower_of_the_other_side_is_refused(tmp_path: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.core.errors import UserError
+from diptych.encoders.remote import hub_file
 
 TOWER_FILE = "tower.json"  # ours: in the folder of a run, it tells all that the origin's own files told
 
@@ -47,16 +48,9 @@ def read_json(place: str, file: str) -> Any:
         Its content, or None when the place has no such file, or cannot be asked.
     """
     folder = Path(place).expanduser()
-    if folder.is_dir():
-        path = folder / file
-    else:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HFValidationError
-
-        try:
-            path = Path(hf_hub_download(place, file))
-        except (EntryNotFoundError, HFValidationError, OSError):
-            return None
+    path = folder / file if folder.is_dir() else hub_file(place, file)
+    if path is None:
+        return None
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -79,8 +73,8 @@ def image_facts(place: str) -> ImageFacts:
         processor = (read_json(place, "processor_config.json") or {}).get("image_processor")
     if processor is None:
         raise UserError(
-            f"image tower {place!r} has no preprocessor_config.json, which tells the pixel statistics: "
-            "copy it from the model that it came from"
+            f"image tower {place!r} has no preprocessor_config.json at hand, which tells the pixel statistics: "
+            "copy it from the model that it came from, or ask for the tower once while online"
         )
     size, crop = _size_and_crop(processor)
     mean, std = _statistics(processor, place)

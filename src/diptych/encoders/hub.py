@@ -29,6 +29,7 @@ from diptych.encoders.readers import (
     read_grid,
     read_image,
 )
+from diptych.encoders.remote import hub_listing
 
 BUILT_IN = ("vit", "resnet", "transformer")
 
@@ -161,14 +162,23 @@ def read_config(place: str) -> Any:
     folder = Path(place).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"folder {place!r} holds no config.json: name a folder saved by transformers' save_pretrained")
+    why = ""
     try:
-        return AutoConfig.from_pretrained(str(folder) if folder.is_dir() else place)
-    except (OSError, ValueError, KeyError) as error:
-        hint = nearest(place, BUILT_IN) or "; check the name, or download it once while online"
-        raise UserError(
-            f"tower {place!r} is neither built in ({', '.join(BUILT_IN)}), nor a folder, nor a model that the hub or "
-            f"its local cache gives{hint} ({_first_line(error)})"
-        ) from None
+        return AutoConfig.from_pretrained(str(folder) if folder.is_dir() else place, local_files_only=True)
+    except (ValueError, KeyError) as error:
+        why = _first_line(error)
+    except OSError as error:
+        why = _first_line(error) if folder.is_dir() else hub_listing(place)[1]
+    if not why:
+        with _as_user_error(f"the config.json of {place!r}"):
+            return AutoConfig.from_pretrained(place)
+    if folder.is_dir():
+        raise UserError(f"the config.json in {place!r} cannot be used: {why}")
+    hint = nearest(place, BUILT_IN) or "; check the name, or download it once while online"
+    raise UserError(
+        f"tower {place!r} is neither built in ({', '.join(BUILT_IN)}), nor a folder, nor a model that the hub or "
+        f"its local cache gives{hint} ({why})"
+    )
 
 
 def text_length(place: str) -> TextFacts:
@@ -188,7 +198,7 @@ def _load(place: str, config: Any, reader: ImageReader | TextReader, *, weights:
     folder = str(Path(place).expanduser()) if Path(place).expanduser().is_dir() else place
     with _quiet(), _as_user_error(f"the weights of {place!r}"):
         if weights:
-            model, said = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+            model, said = _from_cache_or_hub(kind, folder)
             missing = set(said["missing_keys"])
         else:
             alone = reader.tower is None
@@ -212,6 +222,18 @@ def _load(place: str, config: Any, reader: ImageReader | TextReader, *, weights:
         if name.endswith("mask_token"):  # read in pretraining only: it would never get a gradient
             parameter.requires_grad_(False)
     return model
+
+
+def _from_cache_or_hub(kind: Any, name: str) -> tuple[Any, dict[str, Any]]:
+    """Load weights without asking the hub, where that is possible."""
+    try:
+        loaded = kind.from_pretrained(name, dtype=torch.float32, output_loading_info=True, local_files_only=True)
+    except OSError:
+        if Path(name).is_dir():
+            raise
+        loaded = kind.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    model, said = loaded
+    return model, said
 
 
 def _assets(model: Any, facts: dict[str, Any]) -> dict[str, bytes]:
