@@ -21,12 +21,12 @@ from tests.encoders.small import IMAGE, PIXELS, TEXTS, save
 pytestmark = pytest.mark.parity
 
 
-def image_tower(folder: Path, **settings: str) -> ImageEncoder:
+def image_tower(folder: Path, **settings: object) -> ImageEncoder:
     config = TowerConfig(image_encoder=str(folder), **settings)
     return build_image(config, DataSpec(image_size=image_size_for(config))).eval()
 
 
-def text_tower(folder: Path, **settings: str) -> TextEncoder:
+def text_tower(folder: Path, **settings: object) -> TextEncoder:
     config = TowerConfig(text_encoder=str(folder), **settings)
     return build_text(config, DataSpec(vocabulary=40, pad_id=0)).eval()
 
@@ -225,6 +225,35 @@ def test_summaries_can_be_chosen(tmp_path: Path, texts: tuple[Tensor, Tensor]):
         image_tower(tmp_path / "swin", image_pool="class")
     with pytest.raises(UserError, match="unknown image pool 'clas'"):
         image_tower(tmp_path / "swin", image_pool="clas")
+
+
+def test_the_grid_can_come_from_another_depth(tmp_path: Path):
+    image = pictures()
+    for kind, folder in (("dinov2_with_registers", tmp_path / "vit"), ("resnet", tmp_path / "cnn")):
+        theirs = transformers.AutoModel.from_pretrained(save(kind, folder)).eval()
+        hidden = theirs(normalised(image), output_hidden_states=True).hidden_states
+        plain, deep = image_tower(folder), image_tower(folder, image_grid=1)
+        grid = hidden[1].flatten(2).transpose(1, 2) if hidden[1].ndim == 4 else hidden[1][:, 10:]
+        torch.testing.assert_close(deep(image).tokens, grid, atol=1e-5, rtol=0)
+        torch.testing.assert_close(deep(image).summary, plain(image).summary, atol=1e-5, rtol=0)
+        assert (deep.dim, deep.token_dim) == (plain.dim, grid.shape[2])
+        assert deep.identity() != plain.identity()
+        with pytest.raises(UserError, match="has no hidden state 9: it has"):
+            image_tower(folder, image_grid=9)
+
+
+def test_the_summary_of_a_text_can_come_from_several_depths(tmp_path: Path, texts: tuple[Tensor, Tensor]):
+    theirs = transformers.AutoModel.from_pretrained(save("bert", tmp_path, text=True)).eval()
+    tokens, mask = texts
+    hidden = theirs(tokens, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+    tower = text_tower(tmp_path, text_depths=(3, 0))
+    states = tower(tokens, mask)
+    expected = torch.cat([hidden[3][2, :2].mean(0), hidden[0][2, :2].mean(0)])
+    torch.testing.assert_close(states.summary[2], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(states.tokens[mask], hidden[3][mask], atol=1e-5, rtol=0)
+    assert (tower.dim, tower.token_dim) == (32, 16)
+    with pytest.raises(UserError, match="has no hidden state -5: it has 4"):
+        text_tower(tmp_path, text_depths=(-5,))
 
 
 @pytest.mark.parametrize(("mode", "pool"), [("cls_token", "class"), ("mean_tokens", "mean"), ("max_tokens", "max")])
