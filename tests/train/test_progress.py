@@ -30,7 +30,7 @@ def test_a_bar_on_a_terminal_with_rate_time_left_loss_and_score():
     text = io.StringIO()
     bar = Bar(Console(file=text, force_terminal=True, width=120))
     told = shown(bar, text)
-    for part in ("training", "40/40", "999 examples/s", "0:00:00", "loss 1.2500", "r@1 0.2500", "[were]"):
+    for part in ("training", "40/40", "999/s", "0:00:00", "loss 1.2500", "r@1 0.2500", "[were]"):
         assert part in told
     bar.begin("second stage", 0, 5)  # takes the place of the first
     bar.end()

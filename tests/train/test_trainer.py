@@ -216,6 +216,19 @@ def test_scoring_does_not_change_the_training(tmp_path):
     assert torch.equal(weights[0], weights[2])
 
 
+def test_scores_are_in_float32_where_the_training_is_not(tmp_path):
+    seen = {"train": set(), "valid": set()}
+
+    class Looking(toys.Guess):
+        def logits(self, batch):
+            found = super().logits(batch)
+            seen["train" if self.training else "valid"].add(self.layers[0](batch.image.flatten(1)).dtype)
+            return found
+
+    go(Looking(), tmp_path / "run", epochs=1, precision="bf16")
+    assert seen == {"train": {torch.bfloat16}, "valid": {torch.float32}}
+
+
 def test_tensorboard_gets_the_same_curves(tmp_path):
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     out = tmp_path / "run"

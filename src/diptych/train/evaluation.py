@@ -12,7 +12,6 @@ from diptych.core.errors import UserError
 from diptych.core.model import Model
 from diptych.tasks.task import Batches, Evaluator
 from diptych.train import rng
-from diptych.train.gradients import Arithmetic
 
 SEED = 1234
 
@@ -32,18 +31,18 @@ class OnDevice:
             yield batch.to(self.device)
 
 
-def evaluate(
-    model: Model, batches: Batches, evaluators: Sequence[Evaluator], arithmetic: Arithmetic
-) -> dict[str, float]:
+def evaluate(model: Model, batches: Batches, evaluators: Sequence[Evaluator], device: torch.device) -> dict[str, float]:
     """Score a model, without gradient, dropout or any effect on the random numbers of what comes after.
 
-    With several processes each one scores the whole split: none can wait for another that has left.
+    It computes in float32 whatever the training does, so that close scores do not become ties and another program
+    finds the same numbers. With several processes each one scores the whole split: none can wait for another that
+    has left.
 
     Args:
         model: on its device, whole.
         batches: of a split.
         evaluators: each gives some scores.
-        arithmetic: device and precision.
+        device: of the model.
 
     Returns:
         All scores by name.
@@ -55,9 +54,9 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        with rng.aside(SEED, arithmetic.device), torch.no_grad(), arithmetic.context():
+        with rng.aside(SEED, device), torch.no_grad():
             for evaluator in evaluators:
-                found = evaluator(model, OnDevice(batches, arithmetic.device))
+                found = evaluator(model, OnDevice(batches, device))
                 twice = found.keys() & scores.keys()
                 if twice:
                     raise UserError(f"two evaluators give the score {min(twice)!r}; give one of them another name")

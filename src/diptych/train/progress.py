@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 class Display(ABC):
@@ -52,17 +53,21 @@ class Silent(Display):
         """Show nothing."""
 
 
+def _one_line() -> Column:
+    return Column(no_wrap=True, overflow="ellipsis")
+
+
 class Bar(Display):
     """A bar that moves."""
 
     def __init__(self, console: Console) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]} {task.fields[score]}"),
+            TextColumn("{task.description}", table_column=_one_line()),
+            BarColumn(bar_width=8),
+            MofNCompleteColumn(table_column=_one_line()),
+            TextColumn("{task.fields[rate]}", table_column=_one_line()),
+            TimeRemainingColumn(table_column=_one_line()),
+            TextColumn("{task.fields[loss]}  {task.fields[score]}", markup=False, table_column=_one_line()),
             console=console,
         )
         self._task: TaskID | None = None
@@ -77,7 +82,7 @@ class Bar(Display):
     def step(self, done: int, *, loss: float, rate: float) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._bar.update(self._task, completed=done, loss=f"loss {loss:.4f}", rate=f"{rate:,.0f} examples/s")
+            self._bar.update(self._task, completed=done, loss=f"loss {loss:.4f}", rate=f"{rate:,.0f}/s")
 
     def score(self, text: str) -> None:
         """Put the score behind the bar."""
@@ -86,7 +91,7 @@ class Bar(Display):
 
     def say(self, text: str) -> None:
         """Print above the bar."""
-        self._bar.console.print(text, highlight=False)
+        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def end(self) -> None:
         """Stop the bar where it is."""

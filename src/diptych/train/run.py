@@ -188,7 +188,7 @@ class Run:
             return
         with self._averaged(stepper):
             with stepper.replica.whole():
-                own = evaluate(self._model, task.valid, task.evaluators, self._arithmetic)
+                own = evaluate(self._model, task.valid, task.evaluators, self._device)
             scores: dict[str, float] = decided_by_first(lambda: own, self._device)
             watched = self._watched(scores)
             if watched is None:
@@ -196,9 +196,7 @@ class Run:
             else:
                 best.offer(watched, scores, self._model)
         self._meter.line({f"valid/{name}": value for name, value in scores.items()})
-        shown = {task.monitor: watched} if watched is not None else dict(list(scores.items())[:1])
-        text = ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
-        self._display.score(text if best.score is None else f"{text} (best {best.score:.4f})")
+        self._display.score(_told(scores, task.monitor if watched is not None else "", best.score))
 
     def _watched(self, scores: dict[str, float]) -> float | None:
         """Return the score to maximise; an early stage, judged by other scores, may lack it and keeps its last weights.
@@ -230,3 +228,12 @@ class Run:
             self._skipped = len(data.skipped)
             self._meter.line({"skipped": float(self._skipped)})
             self._display.say(f"{self._skipped} examples could not be read and were left out so far")
+
+
+def _told(scores: Mapping[str, float], monitor: str, best: float | None) -> str:
+    """Say the watched score, or the first one, in few letters: `r@1 0.2534, best 0.2610`."""
+    name = monitor or next(iter(scores), "")
+    if not name:
+        return ""
+    text = f"{name.rpartition('/')[2]} {scores[name]:.4f}"
+    return text if best is None else f"{text}, best {best:.4f}"
