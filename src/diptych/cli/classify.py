@@ -28,6 +28,7 @@ def classify(
     from rich.table import Table
 
     from diptych.core.errors import UserError
+    from diptych.data.images import BadPicture
     from diptych.predictor import PROMPTS, load
 
     names = [name.strip() for name in labels.split(",") if name.strip()]
@@ -37,9 +38,7 @@ def classify(
     for path in pictures:
         try:
             (ranked,) = predictor.classify(path, names, prompts=tuple(prompt) if prompt else PROMPTS)
-        except UserError as error:
-            if not names:
-                raise
+        except BadPicture as error:
             typer.echo(f"skipped {path}: {error}", err=True)
             continue
         best, *rest = ranked

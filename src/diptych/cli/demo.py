@@ -28,6 +28,7 @@ def demo(
     from diptych.data.sources import open_data
     from diptych.indexing import add_pictures, open_for
     from diptych.predictor import load
+    from diptych.report.card import write_card
     from diptych.report.run import write_report
     from diptych.report.search import write_hits
     from diptych.train.experiment import prepare, run
@@ -47,6 +48,7 @@ def demo(
     typer.echo(f"3. Trained and scored in {seconds:,.0f} s, on pictures that training never saw:")
     show_scores(scores, split="test")
     page = write_report(folder, experiment.data, experiment.model, scores=scores)
+    write_card(folder, scores=scores)
     predictor = load(folder)
     typer.echo(f"4. Searching the test pictures, indexed in {out / 'index'}:")
     with open_for(predictor, folder, out / "index") as store:

@@ -55,11 +55,13 @@ def train(
         if result.stopped == "interrupted":
             raise typer.Exit(130)
         from diptych.cli.show import show_scores
+        from diptych.report.card import write_card
         from diptych.report.run import write_report
 
         if scores is not None:
             show_scores(scores, split="test")
             write_json(json, scores)
         page = write_report(out, experiment.data, experiment.model, scores=scores, split="test")
+        write_card(out, scores=scores, skipped=len(experiment.data.features.problems))
     typer.echo(f"{result.steps:,} steps in {result.seconds:,.0f} s. Report: {page}")
     typer.echo(f'Next: diptych index {out} PICTURES --out INDEX, then diptych search INDEX "a text"')

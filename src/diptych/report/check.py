@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from diptych.data.check import CheckResult, Finding, Spot
 from diptych.data.images import BadPicture, decode
@@ -106,7 +107,7 @@ def _counts(title: str, counts: Mapping[Any, int]) -> dict[str, Any]:
     return {"title": title, "head": ["", "count"], "rows": rows}
 
 
-def _spread(title: str, columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+def _spread(title: str, columns: Mapping[str, Int64[np.ndarray, " n"]]) -> dict[str, Any]:
     places: Sequence[tuple[str, float]] = (("least", 0), ("5 %", 5), ("median", 50), ("95 %", 95), ("most", 100))
     rows = [
         [name, *(f"{np.percentile(values, place):,.0f}" for _, place in places)] for name, values in columns.items()

@@ -1,0 +1,85 @@
+"""The model card: what a run is, how good, on what, and the command that makes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diptych.metrics.retrieval import Retrieval
+from diptych.train.checkpoint import read_record
+
+
+def write_card(out: Path, *, scores: Retrieval | None = None, split: str = "test", skipped: int = 0) -> Path:
+    """Write `README.md` into a run folder, in the form that model hubs show.
+
+    Args:
+        out: the run folder.
+        scores: retrieval, where it was measured.
+        split: on which it was.
+        skipped: pictures that could not be read.
+    """
+    record = read_record(out)
+    data = record.get("data", {})
+    lines = [
+        "---",
+        "library_name: diptych",
+        "tags: [vision-language, image-text-retrieval]",
+        "---",
+        "",
+        f"# {record['system']} trained on {data.get('named', 'unnamed data')}",
+        "",
+        f"Data: {data.get('source', 'unknown')}.",
+        f"{skipped:,} pictures could not be read and were left out." if skipped else "Every picture could be read.",
+        "",
+        *_scores(scores, split),
+        "## Use",
+        "",
+        "```python",
+        "import diptych",
+        "",
+        f'model = diptych.load("{out.name}")',
+        'model.similarity("photo.jpg", ["a text", "another text"])',
+        "```",
+        "",
+        "## How it was made",
+        "",
+        "```",
+        str(record.get("command", "")),
+        "```",
+        "",
+        *_settings(record),
+    ]
+    path = out / "README.md"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _scores(scores: Retrieval | None, split: str) -> list[str]:
+    if scores is None:
+        return []
+    names = list(scores["image_to_text"])
+    head = " | ".join(["", *(name.replace("_", " ") for name in names)])
+    rows = []
+    for title, row in (("image to text", scores["image_to_text"]), ("text to image", scores["text_to_image"])):
+        cells = (f"{100 * row[name]:.1f} %" if name.startswith("r@") else f"{row[name]:,.1f}" for name in names)
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return [
+        f"## Retrieval on {split}, {scores['pairs']:,} texts",
+        "",
+        f"|{head} |",
+        "|" + " --- |" * (len(names) + 1),
+        *rows,
+        "",
+        "Any of a picture's texts counts; ties count against the model.",
+        "",
+    ]
+
+
+def _settings(record: Mapping[str, Any]) -> list[str]:
+    rows = [
+        f"| {section}.{name} | `{value}` |"
+        for section in ("config", "train", "versions")
+        for name, value in record.get(section, {}).items()
+    ]
+    return ["| setting | value |", "| --- | --- |", *rows]
