@@ -18,7 +18,7 @@ from diptych.encoders.base import ImageEncoder, TextEncoder
 from diptych.encoders.fill import Maker, Pictures, Progress, Texts, check, fill, key_of
 from diptych.encoders.store import StoreFiles, cache_folder
 
-MEMORY = 4 * 2**30
+MEMORY = 2 * 2**30
 
 
 class FeatureStore:

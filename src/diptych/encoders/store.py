@@ -107,12 +107,15 @@ class StoreFiles:
             raise self._full(f"{needed / 1e9:.2f} GB more are needed and {free / 1e9:.2f} GB are free")
 
     def read(self, *, memory: int) -> tuple[Float16[Tensor, "n d"], Float16[Tensor, "m w"]]:
-        """Return all summaries and all tokens, from memory where both fit into so many bytes, else mapped."""
+        """Return all summaries and all tokens: in memory where both fit into so many bytes and most are there.
+
+        Else they are mapped, which is as fast as long as the system keeps the file in its cache.
+        """
         parts = [
             self._map("summary.f16", self.count, self.dim),
             self._map("tokens.f16", int(self.offsets[-1]), self.token_dim),
         ]
-        if sum(part.numel() for part in parts) * _BYTES <= memory:
+        if sum(part.numel() for part in parts) * _BYTES <= memory and self.done().sum() > self.count / 2:
             parts = [part.clone() for part in parts]
         return parts[0], parts[1]
 
