@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,28 @@ def _train_once(folder: Path, settings: dict) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
+def _pairs(folder: Path, settings: dict) -> None:
+    """Train a small CLIP on pictures and captions as the command line does, perhaps up to a kill -9."""
+    from diptych.data.sources import open_data
+    from diptych.train.experiment import prepare, run
+    from diptych.train.plan import make_plan
+    from diptych.train.step import Stepper
+
+    data, kill_at = settings.pop("data"), settings.pop("kill_at", 0)
+    given, step = [0], Stepper.step
+
+    def counted(stepper, batch, lr):
+        given[0] += 1
+        if given[0] == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(stepper, batch, lr)
+
+    Stepper.step = counted
+    plan = make_plan("clip", settings=settings)
+    experiment = prepare(plan, open_data(data), out=folder, named=data)
+    run(experiment, out=folder)
+
+
 def _gradients(folder: Path, settings: dict) -> None:
     """Write the gradient of one global batch for each kind of system; the parent compares."""
     from safetensors.torch import save_file
@@ -104,7 +127,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     what, folder, settings = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    {"train": _train, "gradients": _gradients}[what](folder, settings)
+    {"train": _train, "gradients": _gradients, "pairs": _pairs}[what](folder, settings)
 
 
 if __name__ == "__main__":

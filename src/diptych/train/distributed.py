@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -41,8 +41,10 @@ def processes(device: str = "auto") -> Iterator[torch.device]:
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=1))
     try:
         yield torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-        # A process that ends while gloo's threads still hold a finished message can abort, so end together.
-        dist.barrier()
+        # A process that ends while gloo's threads still hold a finished message can abort, so end together, if the
+        # others have not left already by an error of their own.
+        with suppress(RuntimeError):
+            dist.barrier()
     finally:
         dist.destroy_process_group()
 
