@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-_CONSOLE = Console()
+_CONSOLE = Console(width=None if sys.stdout.isatty() else 160)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,10 @@ def interleave(contestants: Mapping[str, Callable[[], object]], *, repeats: int)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
-def gemm_rate(size: int = 1024, *, repeats: int = 15) -> float:
-    """Measure the best rate of a float32 matrix product of torch, in floating point operations per CPU second."""
-    left, right, out = torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)
+def gemm_rate(size: int = 1024, *, dtype: torch.dtype = torch.float32, repeats: int = 15) -> float:
+    """Measure the best rate of a matrix product of torch, in floating point operations per CPU second."""
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    out = torch.empty_like(left)
     timing = interleave({"mm": lambda: torch.mm(left, right, out=out)}, repeats=repeats)["mm"]
     return 2 * size**3 / min(timing.seconds)
 
@@ -109,8 +110,13 @@ print(resident() - before)
 
 
 def resident() -> float:
-    """Return the peak memory of this process, in MiB, since `forget_peak`."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the peak memory of this process since `forget_peak`, in MiB."""
+    file = Path("/proc/self/status")
+    if not file.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+    # not ru_maxrss: on Linux a child starts with its parent's
+    line = next(line for line in file.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def forget_peak() -> float:
@@ -132,7 +138,7 @@ def report(title: str, rows: list[dict[str, Any]], *, notes: list[str], path: Pa
     """
     table = Table(title=title, title_justify="left")
     for name in rows[0]:
-        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(_shown(value) for value in row.values()))
     _CONSOLE.print(table)
@@ -144,11 +150,11 @@ def report(title: str, rows: list[dict[str, Any]], *, notes: list[str], path: Pa
 
 
 def _shown(value: Any) -> str:
-    return (
-        f"{value:,.3g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else str(round(value) if isinstance(value, float) else value)
-    )
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
 
 
 def _cpuinfo(name: str) -> str:
