@@ -40,5 +40,8 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+docs: $(VENV)/.installed-dev
+	$(VENV)/bin/python docs/make_systems.py
+
 clean:
 	rm -rf $(VENV) $(OUT) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

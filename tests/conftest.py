@@ -20,6 +20,7 @@ install_import_hook("diptych", "tests.checked.check")
 
 from diptych.core.runtime import seed_everything  # noqa: E402
 
+pytest_plugins = ["tests.fixtures"]
 torch.set_num_threads(1)
 
 

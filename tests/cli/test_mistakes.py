@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.cli.conftest import sets
+from tests.fixtures import sets
 
 
 def refused(result, *words):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from annotated_types import Ge
+from pydantic import Field
 
 from diptych.core.batch import DataSpec
 from diptych.core.config import Config
@@ -30,30 +31,30 @@ class TowerConfig(Config):
     linear maps) or "lora:R:all" (beside all linear maps).
     """
 
-    image_encoder: str = "vit"
-    image_train: str = "all"
-    image_size: Count | None = None  # None: what the tower was made for, 64 for a built-in one
-    image_patch: Count = 8
-    image_dim: Count = 128
-    image_layers: Count = 4
-    image_heads: Count = 4
-    image_width: Count = 16  # resnet: channels of its stem
-    image_blocks: tuple[Count, ...] = (1, 1, 1)  # resnet: blocks of each stage
-    image_pool: str = "auto"
-    image_grid: int | None = (
-        None  # of a transformers tower: the hidden state that gives the grid; None: its last output
+    image_encoder: str = Field(default="vit", description="vit, resnet, a local folder, or a name")
+    image_train: str = Field(default="all", description="all, frozen, last:N, lora:R or lora:R:all")
+    image_size: Count | None = Field(default=None, description="pixels; None: what the tower was made for, or 64")
+    image_patch: Count = Field(default=8, description="vit: side of a patch in pixels")
+    image_dim: Count = Field(default=128, description="vit: width")
+    image_layers: Count = Field(default=4, description="vit: number of blocks")
+    image_heads: Count = Field(default=4, description="vit: attention heads")
+    image_width: Count = Field(default=16, description="resnet: channels of its stem")
+    image_blocks: tuple[Count, ...] = Field(default=(1, 1, 1), description="resnet: blocks of each stage")
+    image_pool: str = Field(default="auto", description="vit: class or mean; pretrained: class, mean or pooler")
+    image_grid: int | None = Field(default=None, description="transformers: hidden state of the grid; None: the last")
+    text_encoder: str = Field(default="transformer", description="transformer, a local folder, or a name")
+    text_train: str = Field(default="all", description="as image_train")
+    text_dim: Count = Field(default=128, description="transformer: width")
+    text_layers: Count = Field(default=4, description="transformer: number of blocks")
+    text_heads: Count = Field(default=4, description="transformer: attention heads")
+    text_pool: str = Field(default="auto", description="transformer: last or mean; pretrained: also class, max")
+    text_depths: tuple[int, ...] = Field(
+        default=(), description="transformers: hidden states whose means over the words make the summary"
     )
-    text_encoder: str = "transformer"
-    text_train: str = "all"
-    text_dim: Count = 128
-    text_layers: Count = 4
-    text_heads: Count = 4
-    text_pool: str = "auto"
-    text_depths: tuple[int, ...] = ()  # of a transformers tower: hidden states whose means make the summary
-    text_context: Count | None = None  # None: what the tower can read, 32 for the built-in one
-    text_vocabulary: Count = 8192
-    tower_activation: str = "gelu"
-    tower_dropout: Annotated[float, Ge(0)] = 0.0
+    text_context: Count | None = Field(default=None, description="tokens; None: what the tower can read, or 32")
+    text_vocabulary: Count = Field(default=8192, description="transformer: tokens learnt from the captions, at most")
+    tower_activation: str = Field(default="gelu", description="built-in towers: gelu, quick_gelu or relu")
+    tower_dropout: float = Field(default=0.0, ge=0, lt=1, description="built-in towers: dropout")
 
 
 def image_size_for(config: TowerConfig) -> int:
