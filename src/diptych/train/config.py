@@ -47,5 +47,5 @@ class TrainConfig(Config):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 or mps")
 
 
-HARMLESS = ("save_every", "save_minutes", "device")
+HARMLESS = ("save_every", "save_minutes", "device", "log")
 """Settings that may differ when a run goes on: they change no number in it."""

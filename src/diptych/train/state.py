@@ -77,7 +77,7 @@ def collect_state(
         "weights": {name: whole(value).cpu() for name, value in named_weights(stepper.model).items()},
         "optimizer": {name: value.cpu() for name, value in _flat(stepper).items()},
         "average": {} if ema is None else {name: whole(value).cpu() for name, value in ema.average.items()},
-        "random": {name: gather(value[None].to(device)).cpu() for name, value in rng.capture(device).items()},
+        "random": {name: _of_all(value, device) for name, value in rng.capture(device).items()},
     }
     steps = 0 if ema is None else ema.steps
     plain = {"place": asdict(place), "kept": dict(kept), "ema_steps": steps, "world": world()}
@@ -93,6 +93,11 @@ def collect_state(
                 shutil.rmtree(older, ignore_errors=True)
 
     return write
+
+
+def _of_all(value: Tensor, device: torch.device) -> Tensor:
+    """Stack a tensor of every process, on the host."""
+    return value[None] if world() == 1 else gather(value[None].to(device)).cpu()
 
 
 def read_place(folder: Path) -> tuple[Place, dict[str, Any]]:
