@@ -28,7 +28,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train([caption for item in CORPUS for caption in item.captions], vocabulary=400)
 
 
-def batches(source: Source, tokenizer: Tokenizer) -> list[Batch]:
+def loader(source: Source, tokenizer: Tokenizer) -> Loader:
     def make(examples: list[Example]) -> Batch:
         chosen = [one.row.captions[int(one.rng.integers(len(one.row.captions)))] for one in examples]
         tokens, mask = tokenizer(chosen)
@@ -39,8 +39,7 @@ def batches(source: Source, tokenizer: Tokenizer) -> list[Batch]:
             pair_id=torch.tensor([one.index for one in examples]),
         )
 
-    loader = Loader(source, source.rows(), make, batch_size=7, size=16, crop="random", shuffle=True, drop_last=False)
-    return list(loader.epoch(1))
+    return Loader(source, source.rows(), make, batch_size=7, size=16, crop="random", shuffle=True, drop_last=False)
 
 
 FORMS: dict[str, Callable[[Path], object]] = {
@@ -83,12 +82,15 @@ def test_every_front_door_reads_the_same_pairs_to_the_same_batches(
         if form not in ("coco", "karpathy"):
             assert row.fields["label"] == item.label
         assert source.picture(number) == item.data
-    expected = batches(open_data(write.write_jsonl(tmp_path / "expected.jsonl", CORPUS)), tokenizer)
-    got = batches(source, tokenizer)
+    expected = list(loader(open_data(write.write_jsonl(tmp_path / "expected.jsonl", CORPUS)), tokenizer).epoch(1))
+    got = list(loader(source, tokenizer).epoch(1))
     assert len(got) == len(expected) == 5
     for one, other in zip(got, expected, strict=True):
         for name in ("image", "tokens", "token_mask", "pair_id"):
             assert torch.equal(getattr(one, name), getattr(other, name))
+    resumed = list(loader(source, tokenizer).epoch(1, start=3))
+    assert len(resumed) == 2
+    assert all(torch.equal(one.image, other.image) for one, other in zip(resumed, expected[3:], strict=True))
     again = pickle.loads(pickle.dumps(source))
     assert again.picture(3) == source.picture(3)
     assert again.row(3) == source.row(3)

@@ -19,8 +19,8 @@ CROPS = ("squash", "center", "random")
 RANDOM_AREA = (0.6, 1.0)  # of the picture; captions speak of the whole, so a crop keeps most of it
 RANDOM_ASPECT = (3 / 4, 4 / 3)
 # A JPEG may be decoded at n/8 of its size. Up to 4/8 that is faster than the whole, from 5/8 on slower; with at least
-# 1.5 times the pixels asked for, the result stays within about one grey level of the whole picture's on photographs.
-MARGIN = 1.5
+# 1.4 times the pixels asked for, the result stays within about one grey level of the whole picture's on photographs.
+MARGIN = 1.4
 LONGEST_ASPECT = 4.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from pathlib import Path
 
 from diptych.core.errors import UserError, nearest
@@ -48,7 +49,7 @@ def open_data(
     Raises:
         UserError: for data that are not there, have no such column, or hold no usable line.
     """
-    text = str(data)
+    text = os.path.expanduser(data)  # noqa: PTH111  it may be no path at all
     asked = Asked(image_column, caption_column, split_column, label_column)
     folder = None if image_folder is None else Path(image_folder)
     path = Path(text)
