@@ -22,12 +22,12 @@ pytestmark = pytest.mark.parity
 
 
 def image_tower(folder: Path, **settings: object) -> ImageEncoder:
-    config = TowerConfig(image_encoder=str(folder), **settings)
+    config = TowerConfig(**{"image_encoder": str(folder), "image_train": "all", **settings})
     return build_image(config, DataSpec(image_size=image_size_for(config))).eval()
 
 
 def text_tower(folder: Path, **settings: object) -> TextEncoder:
-    config = TowerConfig(text_encoder=str(folder), **settings)
+    config = TowerConfig(**{"text_encoder": str(folder), "text_train": "all", **settings})
     return build_text(config, DataSpec(vocabulary=40, pad_id=0)).eval()
 
 
@@ -73,7 +73,7 @@ def image_tower_from_assets(tower: ImageEncoder, folder: Path) -> ImageEncoder:
     folder.mkdir()
     for name, content in tower.assets().items():
         (folder / name).write_bytes(content)
-    config = TowerConfig(image_encoder=f"config:{folder}")
+    config = TowerConfig(image_encoder=f"config:{folder}", image_train="all")
     assert image_size_for(config) == tower.image_size
     return build_image(config, DataSpec(image_size=tower.image_size)).eval()
 

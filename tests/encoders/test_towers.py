@@ -88,3 +88,11 @@ def test_minilm_is_the_masked_mean_of_its_states():
     near = torch.nn.functional.cosine_similarity(*tower(*tokenizer(["a dog", "a puppy"], 256)).summary[:, None], dim=1)
     far = torch.nn.functional.cosine_similarity(*tower(*tokenizer(["a dog", "tax law"], 256)).summary[:, None], dim=1)
     assert near > far + 0.2
+
+
+def test_a_pretrained_tower_is_frozen_unless_said_otherwise_and_a_fresh_one_trained():
+    from diptych.encoders.towers import _plan
+
+    assert _plan("auto", True) == "all"
+    assert _plan("auto", False) == "frozen"
+    assert _plan("last:2", False) == "last:2"

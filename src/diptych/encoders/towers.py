@@ -28,11 +28,11 @@ class TowerConfig(Config):
     A tower is one of the built-in ones ("vit", "resnet"; "transformer"), a local folder, a name on the Hugging Face
     hub, "timm:NAME", "open_clip:NAME", or "config:FOLDER" (an architecture, whose weights come with a checkpoint).
     How much of it is trained: "all", "frozen", "last:N" (the last N blocks), "lora:R" (rank R beside the attention's
-    linear maps) or "lora:R:all" (beside all linear maps).
+    linear maps), "lora:R:all" (beside all linear maps), or "auto": a built-in tower all, a pretrained one frozen.
     """
 
     image_encoder: str = Field(default="vit", description="vit, resnet, a local folder, or a name")
-    image_train: str = Field(default="all", description="all, frozen, last:N, lora:R or lora:R:all")
+    image_train: str = Field(default="auto", description="auto, all, frozen, last:N, lora:R or lora:R:all")
     image_size: Count | None = Field(default=None, description="pixels; None: what the tower was made for, or 64")
     image_patch: Count = Field(default=8, description="vit: side of a patch in pixels")
     image_dim: Count = Field(default=128, description="vit: width")
@@ -43,7 +43,7 @@ class TowerConfig(Config):
     image_pool: str = Field(default="auto", description="vit: class or mean; pretrained: class, mean or pooler")
     image_grid: int | None = Field(default=None, description="transformers: hidden state of the grid; None: the last")
     text_encoder: str = Field(default="transformer", description="transformer, a local folder, or a name")
-    text_train: str = Field(default="all", description="as image_train")
+    text_train: str = Field(default="auto", description="as image_train")
     text_dim: Count = Field(default=128, description="transformer: width")
     text_layers: Count = Field(default=4, description="transformer: number of blocks")
     text_heads: Count = Field(default=4, description="transformer: attention heads")
@@ -116,7 +116,14 @@ def build_image(config: TowerConfig, spec: DataSpec) -> ImageEncoder:
         tower = pretrained.image_tower(
             config.image_encoder, pool=config.image_pool, image_size=spec.image_size, grid=config.image_grid
         )
-    return apply_plan(tower, config.image_train)
+    return apply_plan(tower, _plan(config.image_train, config.image_encoder in IMAGE_TOWERS))
+
+
+def _plan(train: str, fresh: bool) -> str:  # noqa: FBT001
+    """Say how much of a tower is trained: where nothing was said, all of a fresh one and nothing of a pretrained."""
+    if train != "auto":
+        return train
+    return "all" if fresh else "frozen"
 
 
 def build_text(config: TowerConfig, spec: DataSpec) -> TextEncoder:
@@ -147,4 +154,4 @@ def build_text(config: TowerConfig, spec: DataSpec) -> TextEncoder:
             pad_id=spec.pad_id,
             depths=config.text_depths,
         )
-    return apply_plan(tower, config.text_train)
+    return apply_plan(tower, _plan(config.text_train, config.text_encoder in TEXT_TOWERS))

@@ -40,12 +40,14 @@ class Standardise(nn.Module):
     def look(self, x: Float[Tensor, "... d"], mask: Bool[Tensor, "..."] | None = None) -> None:
         """Take in some features; `mask` says which are real."""
         rows = (x if mask is None else x[mask]).reshape(-1, x.shape[-1]).double()
-        self.sums += torch.stack([torch.full_like(rows[0], len(rows)), rows.sum(0), rows.square().sum(0)])
+        self.sums += torch.stack([torch.full_like(self.mean, len(rows)).double(), rows.sum(0), rows.square().sum(0)])
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Take the numbers of all that was seen, by every process, and forget it."""
+        """Take the numbers of all that was seen, by every process, and forget it; nothing where nothing was seen."""
         count, total, squares = add_over_processes(self.sums)
+        if float(count[0]) == 0:
+            return
         mean = total / count
         deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
         self.mean.copy_(mean)
