@@ -123,7 +123,7 @@ def test_captions_are_measured(tmp_path: Path) -> None:
     files = {f"{letter}.jpg": encode(photo(40, 40, place)) for place, letter in enumerate("abcd")}
     lines: list[dict[str, object]] = [
         {"image": "a.jpg", "captions": ["A dog", "红色的圆"]},
-        {"image": "b.jpg", "captions": ["a DOG", "a dog"]},
+        {"image": "b.jpg", "captions": ["a dog", "a dog"]},
         {"image": "c.jpg", "captions": ["word " * 2000]},
         {"image": "d.jpg", "captions": ["Привет мир", "ある犬の写真", "1234"]},
     ]
@@ -141,6 +141,8 @@ def test_captions_are_measured(tmp_path: Path) -> None:
     assert kinds(result)["long caption"][0] == "c.jpg"
     assert result.finding("long caption").notes[0] == "2,002 tokens, 1,986 are cut"
     assert check(source, tokenizer=tokenizer, context=5000).finding("long caption").groups == ()
+    assert ([problem.where for problem in result.noted], result.left_out) == (["b.jpg"], ())
+    assert next(result.bad_rows())[:3] == ("note", "noted", "b.jpg")
     without = check(source)
     assert (without.context, len(without.tokens)) == (None, 0)
 

@@ -88,7 +88,8 @@ class CheckResult:
     """What a check found.
 
     `sizes` holds height and width of each picture in pixels, upright, 0 where it cannot be read; `words` and `tokens`
-    the length of each caption (`tokens` is empty without a tokenizer); `left_out` what the front door could not use.
+    the length of each caption (`tokens` is empty without a tokenizer); `left_out` what the front door could not use,
+    `noted` what it only noticed.
     """
 
     name: str
@@ -104,6 +105,7 @@ class CheckResult:
     words: Int64[np.ndarray, " captions"]
     tokens: Int64[np.ndarray, " captions_or_0"]
     context: int | None
+    noted: tuple[Problem, ...] = ()
 
     def finding(self, kind: str) -> Finding:
         """Return what was found of a kind, with no groups where nothing was."""
@@ -113,6 +115,8 @@ class CheckResult:
         """Yield severity, kind, key and note of every row in any finding, and everything that was left out."""
         for problem in self.left_out:
             yield "error", "left out", problem.where, problem.what
+        for problem in self.noted:
+            yield "note", "noted", problem.where, problem.what
         for found in self.findings:
             for group, note in zip(found.groups, found.notes, strict=True):
                 for spot in group:
@@ -146,7 +150,8 @@ def check(
         pictures=len(source),
         captions=len(texts.words),
         splits={name: int(splits[place]) for place, name in enumerate(SPLITS)},
-        left_out=tuple(source.problems),
+        left_out=tuple(problem for problem in source.problems if not problem.kept),
+        noted=tuple(problem for problem in source.problems if problem.kept),
         findings=tuple(findings),
         formats=dict(Counter(look.kind for look in looks if look.kind).most_common()),
         scripts=texts.scripts,

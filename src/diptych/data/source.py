@@ -33,10 +33,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that was left out: where it stands (a file and line, or a key) and what is wrong with it."""
+    """Something that was left out: where it stands (a file and line, or a key) and what is wrong with it.
+
+    What was only noticed and stays in the data is `kept`.
+    """
 
     where: str
     what: str
+    kept: bool = False
 
 
 class Source(ABC):

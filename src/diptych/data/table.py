@@ -84,9 +84,9 @@ class Builder:
         self._split = bytearray()
         self._captions, self._fields = Packer(), Packer()
 
-    def problem(self, where: str, what: str) -> None:
-        """Note what was left out."""
-        self.problems.append(Problem(where, what))
+    def problem(self, where: str, what: str, *, kept: bool = False) -> None:
+        """Note what was left out, or was only noticed and is kept."""
+        self.problems.append(Problem(where, what, kept))
 
     def add(
         self,
@@ -126,7 +126,8 @@ class Builder:
         elif self._split[row] == _UNSAID:
             self._split[row] = number
         elif number not in (_UNSAID, self._split[row]):
-            self.problem(where, f"the split is {split!r}, but an earlier line puts {key} elsewhere; that one counts")
+            what = f"the split is {split!r}, but an earlier line puts {key} elsewhere; that one counts"
+            self.problem(where, what, kept=True)
         self._captions.add(full, row)
         self._fields.add([json.dumps(fields, ensure_ascii=False, default=str) if fields else ""], row)
 
@@ -171,7 +172,7 @@ class Builder:
             texts = captions[int(starts[row]) : int(starts[row + 1])]
             if len(set(texts)) < len(texts):
                 twice = next(text for text in texts if texts.count(text) > 1)
-                self.problem(keys[row], f"the same caption stands twice and is kept twice: {twice[:60]!r}")
+                self.problem(keys[row], f"the same caption stands twice and is kept twice: {twice[:60]!r}", kept=True)
 
 
 def _complete(split: UInt8[np.ndarray, " n"], keys: PackedStrings) -> tuple[UInt8[np.ndarray, " n"], str]:
