@@ -25,7 +25,12 @@ SMALL = {
     "text_context": 8,
     "text_vocabulary": 300,
     "dim": 12,
+    "decoder_dim": 32,
+    "decoder_layers": 1,
+    "decoder_heads": 2,
 }
+
+TOWERS = {"image_encoder": "vit", "text_encoder": "transformer"}  # for systems whose own are pretrained
 
 # More than one shape of a system, by the settings that make it.
 VARIANTS: dict[str, list[dict[str, object]]] = {
@@ -34,6 +39,14 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)},
         {"head": "mlp", "hidden": 8},
         {"image_read": "cells", "text_read": "cells", "queries": 2, "mirror": True},
+    ],
+    "align": [{"image_width": 8, "image_blocks": (1, 1)}, {"image_encoder": "vit", "smoothing": 0.0}],
+    "mae": [{}, {"normalise_patches": False, "image_pool": "mean"}],
+    "mae_clip": [{}, {"align_from": "visible", "gradient_norms": True}, {"align": "adversarial", "image_pool": "mean"}],
+    "mapper": [
+        {**TOWERS},
+        {**TOWERS, "objective": "hardest", "hardest_after": 20, "similarity": "euclidean", "head": "mlp", "hidden": 8},
+        {**TOWERS, "objective": "contrastive", "image_read": "cells", "text_read": "cells", "queries": 2},
     ],
 }
 

@@ -1,9 +1,6 @@
 """CLIP: an image tower and a text tower meet in one space, trained so that a picture finds its own words.
 
-Any pair of towers will do: the paper's ViT or ResNet with a causal text transformer, trained from scratch at any
-size, or pretrained ones that are frozen, partly frozen, adapted (LoRA) or trained. From frozen towers the joint space
-can read the whole grid and every word (`image_read="cells"`), standardised, and each picture together with its mirror
-image.
+The paper's towers are a ViT or ResNet and a causal text transformer; any pair will do (see `encoders/dual.py`).
 
 Reference:
     Radford et al. 2021, arXiv 2103.00020. The loss is exact at every batch size and knows that two captions of one
@@ -13,133 +10,28 @@ Reference:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import Literal
-
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from diptych.core.batch import Batch, DataSpec
-from diptych.core.model import AfterStep, Coupled, Fitted, Loss, Model, PairEncoder
-from diptych.encoders.base import ImageEncoder, TextEncoder, Tower
-from diptych.encoders.offers import Reads, Towered
-from diptych.encoders.towers import TowerConfig, build_image, build_text
-from diptych.nn.reader import Reader
+from diptych.core.model import Loss
+from diptych.encoders.dual import CoupledEncoder, DualConfig
+from diptych.encoders.towers import build_image, build_text
 from diptych.objectives.contrastive import contrastive
 
-Read = Literal["summary", "cells"]
+
+class Config(DualConfig):
+    """What a CLIP is made of: towers, readers and a scale, all inherited."""
 
 
-class Config(TowerConfig):
-    """What a CLIP is made of; the towers' fields are inherited."""
+class CLIP(CoupledEncoder):
+    """Two towers under the symmetric contrastive loss, in nats."""
 
-    dim: int = Field(default=256, gt=0, description="width of the joint space")
-    head: Literal["linear", "mlp"] = Field(default="linear", description="from a tower's summary into the joint space")
-    hidden: int = Field(default=1024, gt=0, description="width inside an mlp head")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="of what the heads read of a summary")
-    image_read: Read = Field(default="summary", description="the image tower's summary, or its cells as well")
-    text_read: Read = Field(default="summary", description="the text tower's summary, or its words as well")
-    queries: int = Field(default=8, gt=0, description="learned queries to cells or words")
-    cell_dropout: float = Field(default=0.0, ge=0, lt=1, description="of what queries see and of what they answer")
-    standardise: bool = Field(default=False, description="bring features of frozen towers to one scale first")
-    mirror: bool = Field(default=False, description="read mirrored pictures too; not where left and right matter")
-    scale: float = Field(default=1 / 0.07, gt=0, description="inverse temperature to begin with")
-    scale_max: float = Field(default=100.0, gt=0, description="the learned scale never passes this")
-
-
-class CLIP(Model, Coupled, AfterStep, Fitted, PairEncoder, Towered):
-    """Two towers, a reader for each, and the learned scale (stored as its logarithm, as in the paper)."""
-
-    def __init__(self, image: ImageEncoder, text: TextEncoder, config: Config) -> None:
-        super().__init__()
-        self.image_tower, self.text_tower = image, text
-        self.read_image = _reader(image, config, cells=config.image_read == "cells")
-        self.read_text = _reader(text, config, cells=config.text_read == "cells")
-        self.mirror = config.mirror
-        self.log_scale = nn.Parameter(torch.tensor(math.log(config.scale)))
-        self.log_scale_max = math.log(config.scale_max)
-
-    def encode_image(self, batch: Batch) -> Float[Tensor, "b d"]:
-        """Return unit vectors for pictures, or for what a frozen tower made of them.
-
-        With `mirror`, training looks at a picture or at its mirror image, evaluation at both.
-        """
-        states, mirrored = batch.image_states, batch.mirrored_states
-        if states is None:
-            image = batch.need("image")
-            if self.mirror and self.training:
-                turned = torch.rand(len(image), device=image.device) < 0.5
-                image = torch.where(turned[:, None, None, None], image.flip(-1), image)
-            states = self.image_tower(image)
-            mirrored = self.image_tower(image.flip(-1)) if self.mirror and not self.training else None
-        vectors: Tensor = F.normalize(self.read_image(states), dim=1)
-        if mirrored is None or self.training:
-            return vectors
-        return F.normalize(vectors + F.normalize(self.read_image(mirrored), dim=1), dim=1)
-
-    def encode_text(self, batch: Batch) -> Float[Tensor, "b d"]:
-        """Return unit vectors for texts, or for what a frozen tower made of them."""
-        states = batch.text_states
-        if states is None:
-            states = self.text_tower(batch.need("tokens"), batch.need("token_mask"))
-        return F.normalize(self.read_text(states), dim=1)
-
-    def scale(self) -> Float[Tensor, ""]:
-        """Return the learned scale."""
-        return self.log_scale.exp()
-
-    def reads(self) -> Reads:
-        """Say what the joint space reads of the towers' outputs."""
-        return Reads(self.read_image.cells is not None, self.read_text.cells is not None, self.mirror)
-
-    def fit(self, batches: Iterable[Batch]) -> None:
-        """Take the statistics of frozen features; nothing is looked at when no feature is standardised."""
-        readers = [reader for reader in (self.read_image, self.read_text) if reader.standardised]
-        for batch in batches if readers else ():
-            if batch.image_states is not None:
-                self.read_image.look(batch.image_states)
-            if batch.text_states is not None:
-                self.read_text.look(batch.text_states)
-        for reader in readers:
-            reader.settle()
-
-    def embed(self, batch: Batch) -> tuple[Float[Tensor, "b d"], ...]:
-        """Encode both sides of each pair."""
-        return self.encode_image(batch), self.encode_text(batch)
-
-    def couple(self, embeddings: tuple[Float[Tensor, "b d"], ...], batch: Batch) -> Loss:
-        """Compare every picture with every text of the whole batch."""
-        image, text = embeddings
+    def compare(self, image: Float[Tensor, "b d"], text: Float[Tensor, "b d"], batch: Batch) -> Loss:
+        """Return the symmetric contrastive loss in nats."""
         scale = self.scale()
         total = contrastive(image, text, scale, group=batch.pair_id)
         return Loss(total, {"contrastive": total.detach(), "scale": scale.detach()})
-
-    def loss(self, batch: Batch, phase: str = "main") -> Loss:
-        """Return the symmetric contrastive loss in nats."""
-        return self.couple(self.embed(batch), batch)
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Keep the scale within its bound."""
-        self.log_scale.clamp_(max=self.log_scale_max)
-
-
-def _reader(tower: Tower, config: Config, *, cells: bool) -> Reader:
-    return Reader(
-        tower.dim,
-        config.dim,
-        cells=tower.token_dim if cells else None,
-        queries=config.queries,
-        head=config.head,
-        hidden=config.hidden,
-        dropout=config.dropout,
-        cell_dropout=config.cell_dropout,
-        standardise=config.standardise and tower.frozen,
-    )
 
 
 def build(config: Config, spec: DataSpec) -> CLIP:
