@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diptych.cli.options import CaptionColumn, ImageColumn, Json, write_json
+from diptych.cli.options import CaptionColumn, ImageColumn, ImageFolder, Json, LabelColumn, SplitColumn, write_json
 
 
 def check(
@@ -21,6 +21,9 @@ def check(
     context: Annotated[int | None, typer.Option(min=3, help="Tokens a model reads; the tokenizer's own.")] = None,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
+    split_column: SplitColumn = None,
+    label_column: LabelColumn = None,
+    image_folder: ImageFolder = None,
     json: Json = None,
 ) -> None:
     """Look at every picture and caption and say what is wrong with which: before any training.
@@ -39,7 +42,14 @@ def check(
     from diptych.data.tokenizer import Tokenizer
     from diptych.report.check import summary_rows, write_check
 
-    source = open_data(data, image_column=image_column, caption_column=caption_column)
+    source = open_data(
+        data,
+        image_column=image_column,
+        caption_column=caption_column,
+        split_column=split_column,
+        label_column=label_column,
+        image_folder=image_folder,
+    )
     typer.echo(source.name)
     words = None if tokenizer is None else Tokenizer.from_pretrained(tokenizer)
     with typer.progressbar(length=len(source), label="pictures") as bar:

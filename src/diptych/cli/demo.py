@@ -37,7 +37,6 @@ def demo(
     folder, command = out / "run", f"diptych train clip {DATA} --recipe {RECIPE} --out {out / 'run'}"
     source = open_data(DATA)
     typer.echo(f"1. The data: {source.name}.")
-    typer.echo(f'   One picture is described as "{source.row(0).captions[0]}".')
     typer.echo(f"2. Training CLIP from nothing, the same as: {command}")
     start = perf_counter()
     experiment = prepare(make_plan("clip", recipe=read_recipe(RECIPE)), source, out=folder, named=DATA, command=command)

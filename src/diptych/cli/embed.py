@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diptych.cli.options import CaptionColumn, Device, ImageColumn
+from diptych.cli.options import CaptionColumn, Device, ImageColumn, ImageFolder, LabelColumn, SplitColumn
 
 
 def embed(
@@ -17,6 +17,9 @@ def embed(
     split: Annotated[str, typer.Option(help="test, dev, train or all.")] = "all",
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
+    split_column: SplitColumn = None,
+    label_column: LabelColumn = None,
+    image_folder: ImageFolder = None,
     device: Device = "auto",
 ) -> None:
     """Write unit vectors: one a picture (images.npy), one a caption (texts.npy), and what they belong to (keys.jsonl).
@@ -27,12 +30,20 @@ def embed(
 
     import numpy as np
 
+    from diptych.cli.show import show_source
     from diptych.data.source import Problem
     from diptych.data.sources import open_data
     from diptych.predictor import load
 
-    source = open_data(data, image_column=image_column, caption_column=caption_column)
-    typer.echo(source.name)
+    source = open_data(
+        data,
+        image_column=image_column,
+        caption_column=caption_column,
+        split_column=split_column,
+        label_column=label_column,
+        image_folder=image_folder,
+    )
+    show_source(source)
     predictor = load(run, device=device)
     out.mkdir(parents=True, exist_ok=True)
     skipped: list[Problem] = []

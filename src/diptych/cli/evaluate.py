@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from diptych.cli.options import CaptionColumn, Device, ImageColumn, Json, write_json
+from diptych.cli.options import (
+    CaptionColumn,
+    Device,
+    ImageColumn,
+    ImageFolder,
+    Json,
+    LabelColumn,
+    SplitColumn,
+    write_json,
+)
 
 
 def evaluate(
@@ -19,6 +28,9 @@ def evaluate(
     ] = None,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
+    split_column: SplitColumn = None,
+    label_column: LabelColumn = None,
+    image_folder: ImageFolder = None,
     device: Device = "auto",
     json: Json = None,
 ) -> None:
@@ -30,18 +42,25 @@ def evaluate(
 
     Example: `diptych evaluate runs/mine captions.jsonl --split test --json scores.json`
     """
+    from diptych.cli.show import show_scores, show_source
     from diptych.data.sources import open_data
     from diptych.predictor import load
 
-    source = open_data(data, image_column=image_column, caption_column=caption_column)
-    typer.echo(source.name)
+    source = open_data(
+        data,
+        image_column=image_column,
+        caption_column=caption_column,
+        split_column=split_column,
+        label_column=label_column,
+        image_folder=image_folder,
+    )
+    show_source(source)
     predictor = load(run, device=device)
     if zero_shot is not None:
         from diptych.cli.zero_shot import classify_rows
 
         write_json(json, {"zero_shot": classify_rows(predictor, source, source.rows(split), column=zero_shot)})
         return
-    from diptych.cli.show import show_scores
     from diptych.core.errors import UserError
     from diptych.tasks.pairs import PairSettings, retrieve
     from diptych.train.experiment import pair_data

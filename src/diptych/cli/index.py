@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diptych.cli.options import CaptionColumn, Device, ImageColumn
+from diptych.cli.options import CaptionColumn, Device, ImageColumn, ImageFolder, LabelColumn, SplitColumn
 
 
 def index(
@@ -21,6 +21,9 @@ def index(
     delete: Annotated[list[str] | None, typer.Option(metavar="KEY", help="Take this picture out; repeat.")] = None,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
+    split_column: SplitColumn = None,
+    label_column: LabelColumn = None,
+    image_folder: ImageFolder = None,
     device: Device = "auto",
 ) -> None:
     """Embed pictures and store their vectors, captions and other columns on disk.
@@ -29,12 +32,20 @@ def index(
 
     Example: `diptych index runs/mine photos/ --out photos.index`
     """
+    from diptych.cli.show import show_source
     from diptych.data.sources import open_data
     from diptych.indexing import add_pictures, open_for
     from diptych.predictor import load
 
-    source = open_data(images, image_column=image_column, caption_column=caption_column)
-    typer.echo(source.name)
+    source = open_data(
+        images,
+        image_column=image_column,
+        caption_column=caption_column,
+        split_column=split_column,
+        label_column=label_column,
+        image_folder=image_folder,
+    )
+    show_source(source)
     predictor = load(run, device=device)
     rows = source.rows(split)
     with open_for(predictor, run, out) as store:

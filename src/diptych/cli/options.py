@@ -15,6 +15,9 @@ Json = Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column with the picture; guessed and printed when not given.")]
 CaptionColumn = Annotated[str | None, typer.Option(help="Column with the text; guessed and printed when not given.")]
+SplitColumn = Annotated[str | None, typer.Option(help="Column with train, dev or test; guessed when not given.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column with the class; guessed when not given.")]
+ImageFolder = Annotated[Path | None, typer.Option(help="Where the paths of pictures begin; beside the table.")]
 
 
 def parse_settings(pairs: list[str]) -> dict[str, str]:

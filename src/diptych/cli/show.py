@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from diptych.data.source import Source
 from diptych.metrics.retrieval import Retrieval
 from diptych.search.index import Hit
+
+TOLD = 5
+"""So many problems of some data are told; `diptych check` tells all."""
+
+
+def show_source(source: Source) -> None:
+    """Say what was opened and, on standard error, the first things that are wrong with it."""
+    typer.echo(source.name)
+    for problem in source.problems[:TOLD]:
+        typer.echo(f"{'noticed' if problem.kept else 'left out'} {problem.where}: {problem.what}", err=True)
+    if len(source.problems) > TOLD:
+        typer.echo(f"and {len(source.problems) - TOLD:,} more; `diptych check` lists all", err=True)
 
 
 def show_scores(scores: Retrieval, *, split: str) -> None:

@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from diptych.cli.options import CaptionColumn, ImageColumn, Json, parse_settings, write_json
+from diptych.cli.options import (
+    CaptionColumn,
+    ImageColumn,
+    ImageFolder,
+    Json,
+    LabelColumn,
+    SplitColumn,
+    parse_settings,
+    write_json,
+)
 
 
 def train(
@@ -23,6 +32,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that is finished or was changed.")] = False,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
+    split_column: SplitColumn = None,
+    label_column: LabelColumn = None,
+    image_folder: ImageFolder = None,
     json: Json = None,
 ) -> None:
     """Train a system on pictures and captions, score it on the test split and write a report.
@@ -32,6 +44,7 @@ def train(
 
     Example: `diptych train clip captions.jsonl --out runs/mine --set image_encoder=resnet --set epochs=20`
     """
+    from diptych.cli.show import show_scores, show_source
     from diptych.core.runtime import rank
     from diptych.data.sources import open_data
     from diptych.train.distributed import processes
@@ -45,16 +58,22 @@ def train(
     )
     command = "diptych " + shlex.join(sys.argv[1:])
     with processes(plan.train.device):
-        source = open_data(data, image_column=image_column, caption_column=caption_column)
+        source = open_data(
+            data,
+            image_column=image_column,
+            caption_column=caption_column,
+            split_column=split_column,
+            label_column=label_column,
+            image_folder=image_folder,
+        )
         if rank() == 0:
-            typer.echo(source.name)
+            show_source(source)
         experiment = prepare(plan, source, out=out, named=data, command=command, resume=resume)
         result, scores = run(experiment, out=out, command=command, resume=resume)
         if rank() != 0:
             return
         if result.stopped == "interrupted":
             raise typer.Exit(130)
-        from diptych.cli.show import show_scores
         from diptych.report.card import write_card
         from diptych.report.run import write_report
 
@@ -62,6 +81,6 @@ def train(
             show_scores(scores, split="test")
             write_json(json, scores)
         page = write_report(out, experiment.data, experiment.model, scores=scores, split="test")
-        write_card(out, scores=scores, skipped=len(experiment.data.features.problems))
+        write_card(out, scores=scores, left_out=experiment.left_out())
     typer.echo(f"{result.steps:,} steps in {result.seconds:,.0f} s. Report: {page}")
     typer.echo(f'Next: diptych index {out} PICTURES --out INDEX, then diptych search INDEX "a text"')

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diptych.data.source import Problem
 from diptych.metrics.retrieval import Retrieval
 from diptych.train.checkpoint import read_record
 
+LISTED = 20
+"""Rows that a card lists; the log has all."""
 
-def write_card(out: Path, *, scores: Retrieval | None = None, split: str = "test", skipped: int = 0) -> Path:
+
+def write_card(
+    out: Path, *, scores: Retrieval | None = None, split: str = "test", left_out: Sequence[Problem] = ()
+) -> Path:
     """Write `README.md` into a run folder, in the form that model hubs show.
 
     Args:
         out: the run folder.
         scores: retrieval, where it was measured.
         split: on which it was.
-        skipped: pictures that could not be read.
+        left_out: rows that could not be used; counted, and the first of them listed.
     """
     record = read_record(out)
     data = record.get("data", {})
@@ -30,7 +36,8 @@ def write_card(out: Path, *, scores: Retrieval | None = None, split: str = "test
         f"# {record['system']} trained on {data.get('named', 'unnamed data')}",
         "",
         f"Data: {data.get('source', 'unknown')}.",
-        f"{skipped:,} pictures could not be read and were left out." if skipped else "Every picture could be read.",
+        f"{len(left_out):,} rows could not be used:" if left_out else "Every row could be used.",
+        *(f"- {problem.where}: {problem.what}" for problem in left_out[:LISTED]),
         "",
         *_scores(scores, split),
         "## Use",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from diptych.core.batch import DataSpec
 from diptych.core.errors import UserError
 from diptych.core.model import Fitted, Model
 from diptych.core.runtime import barrier, rank, seed_everything
-from diptych.data.source import Source
+from diptych.data.loader import Loader
+from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.offers import Towered
 from diptych.encoders.towers import TowerConfig, context_for, image_size_for, tokenizer_for
 from diptych.metrics.retrieval import Retrieval
 from diptych.tasks.features import compute_features
-from diptych.tasks.pairs import PairData, PairSettings, retrieve
+from diptych.tasks.pairs import Gallery, PairData, PairSettings, retrieve
 from diptych.train.checkpoint import WEIGHTS, load_weights, read_record
 from diptych.train.files import disk_trouble
 from diptych.train.folder import where_to_start
@@ -41,6 +42,12 @@ class Experiment:
     model: Model
     data: PairData
     record: dict[str, Any]
+    skipped: list[Problem] = field(default_factory=list)
+
+    def left_out(self) -> list[Problem]:
+        """Return the rows that could not be used, as far as they were come across."""
+        found = (*self.data.source.problems, *self.data.features.problems, *self.skipped)
+        return [problem for problem in found if not problem.kept]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +170,8 @@ def run(
         command=command,
         resume=resume,
     )
+    for batches in (task.train, task.valid):
+        experiment.skipped.extend(batches.skipped if isinstance(batches, Loader | Gallery) else ())
     if result.stopped == "interrupted" or task.test is None:
         return result, None
     return result, retrieve(experiment.model, task.test.epoch(0))
