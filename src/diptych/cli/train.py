@@ -45,6 +45,7 @@ def train(
     Example: `diptych train clip captions.jsonl --out runs/mine --set image_encoder=resnet --set epochs=20`
     """
     from diptych.cli.show import show_scores, show_source
+    from diptych.core.model import PairEncoder
     from diptych.core.runtime import rank
     from diptych.data.sources import open_data
     from diptych.train.distributed import processes
@@ -81,6 +82,8 @@ def train(
             show_scores(scores, split="test")
             write_json(json, scores)
         page = write_report(out, experiment.data, experiment.model, scores=scores, split="test")
-        write_card(out, scores=scores, left_out=experiment.left_out())
+        paired = isinstance(experiment.model, PairEncoder)
+        write_card(out, scores=scores, left_out=experiment.left_out(), paired=paired)
     typer.echo(f"{result.steps:,} steps in {result.seconds:,.0f} s. Report: {page}")
-    typer.echo(f'Next: diptych index {out} PICTURES --out INDEX, then diptych search INDEX "a text"')
+    if paired:
+        typer.echo(f'Next: diptych index {out} PICTURES --out INDEX, then diptych search INDEX "a text"')

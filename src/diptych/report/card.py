@@ -15,7 +15,12 @@ LISTED = 20
 
 
 def write_card(
-    out: Path, *, scores: Retrieval | None = None, split: str = "test", left_out: Sequence[Problem] = ()
+    out: Path,
+    *,
+    scores: Retrieval | None = None,
+    split: str = "test",
+    left_out: Sequence[Problem] = (),
+    paired: bool = True,
 ) -> Path:
     """Write `README.md` into a run folder, in the form that model hubs show.
 
@@ -24,13 +29,14 @@ def write_card(
         scores: retrieval, where it was measured.
         split: on which it was.
         left_out: rows that could not be used; counted, and the first of them listed.
+        paired: whether the system puts pictures and texts in one space, so that they can be compared.
     """
     record = read_record(out)
     data = record.get("data", {})
     lines = [
         "---",
         "library_name: diptych",
-        "tags: [vision-language, image-text-retrieval]",
+        f"tags: [vision-language{', image-text-retrieval' if paired else ''}]",
         "---",
         "",
         f"# {record['system']} trained on {data.get('named', 'unnamed data')}",
@@ -46,7 +52,7 @@ def write_card(
         "import diptych",
         "",
         f'model = diptych.load("{out.name}")',
-        'model.similarity("photo.jpg", ["a text", "another text"])',
+        *(['model.similarity("photo.jpg", ["a text", "another text"])'] if paired else []),
         "```",
         "",
         "## How it was made",

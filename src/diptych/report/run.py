@@ -11,7 +11,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diptych.core.model import Model
+from diptych.core.model import Model, PairEncoder
 from diptych.data.images import BadPicture, decode
 from diptych.metrics.retrieval import Retrieval
 from diptych.report.curves import curves
@@ -106,13 +106,15 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> str:
     scored = ("image_to_text/r@1", "text_to_image/r@1", "image_to_text/r@10", "text_to_image/r@10")
     return curves(
         {
-            "training loss (nats)": {"loss": line("loss")},
+            "loss": {"training": line("loss"), "dev": line("valid/loss")},
             "dev scores": {name.replace("_", " ").replace("/", ", "): line(f"valid/{name}") for name in scored},
         }
     )
 
 
 def _sections(data: PairData, gallery: Gallery, model: Model) -> list[dict[str, Any]]:
+    if not isinstance(model, PairEncoder):
+        return []
     image, image_id, text, text_id, _ = encode(model, gallery.epoch())
     by_text = list(_rank(text, image, text_id, image_id))
     by_image = list(_rank(image, text, image_id, text_id))

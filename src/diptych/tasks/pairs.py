@@ -22,6 +22,8 @@ from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.metrics.retrieval import Retrieval, retrieval
 from diptych.tasks.features import Features
+from diptych.tasks.held_out import MONITOR as LOSS_MONITOR
+from diptych.tasks.held_out import held_out
 from diptych.tasks.task import Task
 
 MONITOR = "mean_r@1"
@@ -58,8 +60,17 @@ class PairData:
     features: Features = field(default_factory=Features)
     seed: int = 0
 
-    def task(self) -> Task:
-        """Return the task: train, dev as valid, test, and retrieval as the judge."""
+    def task(self, model: Model) -> Task:
+        """Return the task: train, dev as valid, test; the judge is retrieval, or the loss where a model has none."""
+        if not isinstance(model, PairEncoder):
+            return Task(
+                spec=self.spec,
+                train=self.training(),
+                valid=self.held_out("dev"),
+                test=self.held_out("test"),
+                evaluators=(held_out,),
+                monitor=LOSS_MONITOR,
+            )
         return Task(
             spec=self.spec,
             train=self.training(),
@@ -92,6 +103,23 @@ class PairData:
             rank=runtime.rank(),
             world=world,
             crop="random" if self.settings.augment == "crop" else self.crop,
+            pictures=self.features.image is None,
+        )
+
+    def held_out(self, split: str) -> Loader | None:
+        """Return every picture of a split with one of its captions, always the same; None when the split is empty."""
+        rows = self.readable(self.source.rows(split))
+        if len(rows) == 0:
+            return None
+        return Loader(
+            self.source,
+            rows,
+            self.collate,
+            batch_size=self.settings.batch_size,
+            size=self.spec.image_size,
+            seed=self.seed,
+            workers=self.settings.workers,
+            crop=self.crop,
             pictures=self.features.image is None,
         )
 

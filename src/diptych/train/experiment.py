@@ -13,7 +13,7 @@ from typing import Any
 from diptych import models
 from diptych.core.batch import DataSpec
 from diptych.core.errors import UserError
-from diptych.core.model import Fitted, Model
+from diptych.core.model import Fitted, Model, PairEncoder
 from diptych.core.runtime import barrier, rank, seed_everything
 from diptych.data.loader import Loader
 from diptych.data.source import Problem, Source
@@ -153,12 +153,13 @@ def run(
     """Train and save a run folder; what is known of the test split is scored once, at the end.
 
     Returns:
-        How the training ended, and the scores on the test split where there is one and it ended by itself.
+        How the training ended, and the retrieval scores on the test split, where there is one, the model can be
+        scored so and the training ended by itself.
     """
     if rank() == 0:
         save_assets(out, experiment.model, experiment.data.tokenizer)
     barrier()
-    task = experiment.data.task()
+    task = experiment.data.task(experiment.model)
     if isinstance(experiment.model, Fitted):
         experiment.model.fit(task.train.epoch(0))
     result = train(
@@ -172,7 +173,7 @@ def run(
     )
     for batches in (task.train, task.valid):
         experiment.skipped.extend(batches.skipped if isinstance(batches, Loader | Gallery) else ())
-    if result.stopped == "interrupted" or task.test is None:
+    if result.stopped == "interrupted" or task.test is None or not isinstance(experiment.model, PairEncoder):
         return result, None
     return result, retrieve(experiment.model, task.test.epoch(0))
 

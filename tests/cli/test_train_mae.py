@@ -1,0 +1,21 @@
+import json
+
+from tests.fixtures import TINY, sets
+
+
+def test_a_system_without_texts_is_trained_judged_by_its_loss_and_reported(cli, tmp_path):
+    settings = sets(decoder_dim=16, decoder_layers=1)
+    dim = settings.index(f"dim={TINY['dim']}")
+    del settings[dim - 1 : dim + 1]  # there is no joint space
+    out = tmp_path / "run"
+    status, said, err = cli("train", "mae", "scenes:200", "--out", out, *settings)
+    assert status == 0, err
+    assert "2 steps in" in said
+    assert "diptych index" not in said
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert any("valid/loss" in line and line["valid/-loss"] == -line["valid/loss"] for line in lines)
+    assert "Texts find pictures" not in (out / "report.html").read_text()
+    assert "similarity" not in (out / "README.md").read_text()
+    status, _, err = cli("evaluate", out, "scenes:200")
+    assert status == 2
+    assert "MAE does not put pictures and texts in one space" in err
