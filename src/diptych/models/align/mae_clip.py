@@ -1,0 +1,142 @@
+"""MAE-CLIP: one image encoder that paints hidden patches, finds its words and, where labels are given, names classes.
+
+The loss is a weighted sum: reconstruction (a masked pass, decoded from patch tokens), alignment of the pooled image
+with the text (a second, unmasked pass, or with `align_from="visible"` the same masked one, which spares it), and
+classification of the aligned vector. The log has each term, and with `gradient_norms` how hard each pulls at the
+shared encoder.
+
+Reference:
+    Gong et al. 2022, arXiv 2210.07839 (CAV-MAE, reconstruction with contrast); Mu et al. 2021, arXiv 2112.12750 (SLIP,
+    contrast with self-supervision); Li et al. 2022, arXiv 2212.00794 (FLIP, contrast on visible patches); He et al.
+    2021, arXiv 2111.06377 (MAE). None is followed to the letter: one picture encoder is shared, texts have their own,
+    and both directions are contrasted. `align="adversarial"` adds a judge that must not tell pictures from texts
+    (after Wang et al. 2017, ACMR): it never stands alone, since it would match distributions and swap classes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from diptych.core.batch import Batch, DataSpec
+from diptych.core.model import AfterStep, Coupled, Loss
+from diptych.encoders.base import TextEncoder
+from diptych.encoders.dual import DualConfig, DualEncoder
+from diptych.encoders.masked import MaskedViT, PixelDecoder, masked_vit, patch_noise, patches_kept, reconstruct
+from diptych.encoders.towers import build_text
+from diptych.nn.head import Head
+from diptych.objectives.adversarial import reverse_gradient, tell_apart
+from diptych.objectives.contrastive import contrastive
+from diptych.objectives.masked_pixels import masked_pixels
+
+
+class Config(DualConfig):
+    """What it is made of; the sizes of the image encoder are the inherited ones of a "vit"."""
+
+    mask: float = Field(default=0.75, gt=0, lt=1, description="share of the patches that is hidden")
+    decoder_dim: int = Field(default=64, gt=0, description="width of the decoder")
+    decoder_layers: int = Field(default=2, ge=1, description="blocks of the decoder")
+    decoder_heads: int = Field(default=4, gt=0, description="attention heads of the decoder")
+    normalise_patches: bool = Field(default=True, description="targets of mean 0 and variance 1 in each patch")
+    reconstruct_weight: float = Field(default=1.0, ge=0, description="of painting hidden patches")
+    align_weight: float = Field(default=1.0, ge=0, description="of bringing pictures and texts together")
+    class_weight: float = Field(default=1.0, ge=0, description="of naming the class, where the data has classes")
+    align: Literal["contrastive", "adversarial"] = Field(
+        default="contrastive", description="contrast alone, or with a judge that must not tell pictures from texts"
+    )
+    align_from: Literal["all", "visible"] = Field(default="all", description="patches that the aligned image reads")
+    reversal: float = Field(default=0.1, ge=0, description="adversarial: strength of the reversed gradient")
+    gradient_norms: bool = Field(default=False, description="log each term's pull at the encoder; costs time")
+
+
+class MAECLIP(DualEncoder, Coupled, AfterStep):
+    """An image encoder shared by a pixel decoder and a joint space with texts."""
+
+    image_tower: MaskedViT
+
+    def __init__(self, image: MaskedViT, text: TextEncoder, config: Config, *, classes: int = 0) -> None:
+        super().__init__(image, text, config)
+        self.config = config
+        self.decoder = PixelDecoder(
+            image, dim=config.decoder_dim, layers=config.decoder_layers, heads=config.decoder_heads
+        )
+        self.keep = patches_kept(image.side**2, config.mask)
+        self.judge = Head(config.dim, 1, kind="mlp") if config.align == "adversarial" else None
+        self.classify = nn.Linear(config.dim, classes) if classes > 0 else None
+
+    def embed(self, batch: Batch) -> tuple[Float[Tensor, "b _"], ...]:
+        """Return aligned vectors of pictures and texts, and the hidden patches: as predicted, and as they are."""
+        image = batch.need("image")
+        noise = patch_noise(len(image), self.image_tower.side**2, training=self.training, device=image.device)
+        made = reconstruct(self.image_tower, self.decoder, image, noise, keep=self.keep)
+        if self.config.align_from == "visible":
+            vectors = F.normalize(self.read_image(self.image_tower.states(made.read)), dim=1)
+        else:
+            vectors = self.encode_image(batch)
+        predicted, patches = (side[made.hidden].view(len(image), -1) for side in (made.predicted, made.patches))
+        return vectors, self.encode_text(batch), predicted, patches
+
+    def terms(self, embeddings: tuple[Float[Tensor, "b _"], ...], batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Return the terms by name, each with its weight."""
+        image, text, *painted = embeddings
+        predicted, patches = (side.view(len(side), self.image_tower.side**2 - self.keep, -1) for side in painted)
+        everywhere = torch.ones(predicted.shape[:2], dtype=torch.bool, device=predicted.device)
+        painting = masked_pixels(predicted, patches, everywhere, normalise=self.config.normalise_patches)
+        alignment = contrastive(image, text, self.scale(), group=batch.pair_id)
+        if self.judge is not None:
+            both = reverse_gradient(torch.cat([image, text]), strength=self.config.reversal)
+            pictures = torch.arange(len(both), device=both.device) < len(image)
+            alignment = alignment + tell_apart(self.judge(both)[:, 0].float(), pictures)
+        found = {
+            "reconstruction": self.config.reconstruct_weight * painting,
+            "alignment": self.config.align_weight * alignment,
+        }
+        if self.classify is not None:
+            classified = F.cross_entropy(self.classify(image), batch.need("label"))
+            found["classification"] = self.config.class_weight * classified
+        return found
+
+    def couple(self, embeddings: tuple[Float[Tensor, "b _"], ...], batch: Batch) -> Loss:
+        """Compare the whole batch."""
+        terms = self.terms(embeddings, batch)
+        return Loss(sum_of(terms), {name: term.detach() for name, term in terms.items()} | self._scale_part())
+
+    def loss(self, batch: Batch, phase: str = "main") -> Loss:
+        """Return the weighted sum; its parts have the weights in them."""
+        terms = self.terms(self.embed(batch), batch)
+        parts = {name: term.detach() for name, term in terms.items()} | self._scale_part()
+        if self.config.gradient_norms and torch.is_grad_enabled():
+            parts |= {f"{name}_pull": self._pull(term) for name, term in terms.items()}
+        return Loss(sum_of(terms), parts)
+
+    def _pull(self, term: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Return the norm of a term's gradient on the shared encoder."""
+        slopes = torch.autograd.grad(term, list(self.image_tower.parameters()), retain_graph=True, allow_unused=True)
+        norm: Tensor = torch.stack([slope.norm() for slope in slopes if slope is not None]).norm()
+        return norm
+
+    def _scale_part(self) -> dict[str, Float[Tensor, ""]]:
+        return {"scale": self.scale().detach()}
+
+    def after_step(self) -> None:
+        """Keep the scale within its bound."""
+        self.bound_scale()
+
+
+def sum_of(terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+    """Add the terms."""
+    return torch.stack(list(terms.values())).sum()
+
+
+def build(config: Config, spec: DataSpec) -> MAECLIP:
+    """Build the towers and the decoder; with classes in the spec, a classifier too.
+
+    Raises:
+        UserError: for an image tower whose patches cannot be left out, or when nothing would be hidden.
+    """
+    return MAECLIP(masked_vit(config, spec), build_text(config, spec), config, classes=len(spec.classes))
