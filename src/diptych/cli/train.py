@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,11 @@ from diptych.cli.options import (
     parse_settings,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from diptych.metrics.retrieval import Retrieval
+    from diptych.train.experiment import Experiment
+    from diptych.train.result import Result
 
 
 def train(
@@ -44,8 +49,7 @@ def train(
 
     Example: `diptych train clip captions.jsonl --out runs/mine --set image_encoder=resnet --set epochs=20`
     """
-    from diptych.cli.show import show_scores, show_source
-    from diptych.core.model import PairEncoder
+    from diptych.cli.show import show_source
     from diptych.core.runtime import rank
     from diptych.data.sources import open_data
     from diptych.train.distributed import processes
@@ -75,15 +79,22 @@ def train(
             return
         if result.stopped == "interrupted":
             raise typer.Exit(130)
-        from diptych.report.card import write_card
-        from diptych.report.run import write_report
+        write_json(json, scores or {})
+        _tell(out, experiment, result, scores)
 
-        if scores is not None:
-            show_scores(scores, split="test")
-            write_json(json, scores)
-        page = write_report(out, experiment.data, experiment.model, scores=scores, split="test")
-        paired = isinstance(experiment.model, PairEncoder)
-        write_card(out, scores=scores, left_out=experiment.left_out(), paired=paired)
+
+def _tell(out: Path, experiment: Experiment, result: Result, scores: Retrieval | None) -> None:
+    """Print the scores, write the page and the card, and say what to do next."""
+    from diptych.cli.show import show_scores
+    from diptych.core.model import PairEncoder
+    from diptych.report.card import write_card
+    from diptych.report.run import write_report
+
+    if scores is not None:
+        show_scores(scores, split="test")
+    page = write_report(out, experiment.data, experiment.model, scores=scores, split="test")
+    paired = isinstance(experiment.model, PairEncoder)
+    write_card(out, scores=scores, left_out=experiment.left_out(), paired=paired)
     typer.echo(f"{result.steps:,} steps in {result.seconds:,.0f} s. Report: {page}")
     if paired:
         typer.echo(f'Next: diptych index {out} PICTURES --out INDEX, then diptych search INDEX "a text"')

@@ -33,6 +33,7 @@ class PairSettings(Config):
     """How pairs are read from the data."""
 
     batch_size: int = Field(default=256, gt=0, description="pairs in a batch, of all processes together")
+    captions: int = Field(default=1, gt=0, description="captions a picture in a batch; more suit cached features only")
     augment: Literal["none", "crop"] = Field(default="none", description="crop training pictures at random")
     workers: int = Field(default=2, ge=0, description="threads that read pictures; 0: none beside the main one")
     cache: bool = Field(default=True, description="keep the outputs of frozen towers on disk")
@@ -86,16 +87,17 @@ class PairData:
         Raises:
             UserError: when the batch is larger than the data or not a multiple of the processes.
         """
-        world, batch = runtime.world(), self.settings.batch_size
-        if batch % world:
+        world, batch, each = runtime.world(), self.settings.batch_size, self.settings.captions
+        if batch % (world * each):
+            fits = max(1, batch // (world * each)) * world * each
             raise UserError(
-                f"batch_size {batch} is not a multiple of the {world} processes; use {batch // world * world}"
+                f"batch_size {batch} is not a multiple of {world} processes with {each} captions a picture; use {fits}"
             )
         return Loader(
             self.source,
             self.readable(self.source.rows("train")),
             self.collate,
-            batch_size=batch // world,
+            batch_size=batch // (world * each),
             size=self.spec.image_size,
             seed=self.seed,
             shuffle=True,
@@ -134,8 +136,9 @@ class PairData:
         return np.array([row for row in rows.tolist() if self.source.row(row).captions], dtype=np.int64)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Pair each picture with one of its captions, drawn by the example's own random numbers."""
-        drawn = [int(example.rng.integers(len(example.row.captions))) for example in examples]
+        """Pair each picture with one or several of its captions, drawn by the example's own random numbers."""
+        drawn = [place for example in examples for place in _draw(example, self.settings.captions)]
+        examples = [example for example in examples for _ in range(self.settings.captions)]
         rows = np.array([example.index for example in examples], dtype=np.int64)
         tokens, mask = None, None
         if self.features.text is None:
@@ -167,6 +170,15 @@ class PairData:
     def tokens(self, texts: Sequence[str]) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
         """Turn texts into ids of at most the spec's context."""
         return self.tokenizer(texts, self.spec.context)
+
+
+def _draw(example: Example, count: int) -> list[int]:
+    """Draw places of captions, none twice before each was drawn once."""
+    there = len(example.row.captions)
+    if count == 1:
+        return [int(example.rng.integers(there))]
+    rounds = [example.rng.permutation(there) for _ in range(-(-count // there))]
+    return [int(place) for place in np.concatenate(rounds)[:count]]
 
 
 class Gallery:
