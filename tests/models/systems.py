@@ -40,6 +40,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"head": "mlp", "hidden": 8},
         {"image_read": "cells", "text_read": "cells", "queries": 2, "mirror": True},
     ],
+    "adversarial": [{"hidden": 16, "judge_hidden": 8}],
     "align": [{"image_width": 8, "image_blocks": (1, 1)}, {"image_encoder": "vit", "smoothing": 0.0}],
     "mae": [{}, {"normalise_patches": False, "image_pool": "mean"}],
     "mae_clip": [{}, {"align_from": "visible", "gradient_norms": True}, {"align": "adversarial", "image_pool": "mean"}],
