@@ -88,14 +88,15 @@ class MAECLIP(DualEncoder, Coupled, AfterStep):
         everywhere = torch.ones(predicted.shape[:2], dtype=torch.bool, device=predicted.device)
         painting = masked_pixels(predicted, patches, everywhere, normalise=self.config.normalise_patches)
         alignment = contrastive(image, text, self.scale(), group=batch.pair_id)
-        if self.judge is not None:
-            both = reverse_gradient(torch.cat([image, text]), strength=self.config.reversal)
-            pictures = torch.arange(len(both), device=both.device) < len(image)
-            alignment = alignment + tell_apart(self.judge(both)[:, 0].float(), pictures)
         found = {
             "reconstruction": self.config.reconstruct_weight * painting,
             "alignment": self.config.align_weight * alignment,
         }
+        if self.judge is not None:
+            both = reverse_gradient(torch.cat([image, text]), strength=self.config.reversal)
+            pictures = torch.arange(len(both), device=both.device) < len(image)
+            told = tell_apart(self.judge(both)[:, 0].float(), pictures)
+            found["judge"] = self.config.align_weight * told
         if self.classify is not None:
             classified = F.cross_entropy(self.classify(image), batch.need("label"))
             found["classification"] = self.config.class_weight * classified
