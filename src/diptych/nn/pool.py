@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diptych.nn.attention import Attention
+from diptych.nn.standardise import Standardise
 
 
 def masked_mean(tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b d"]:
@@ -74,27 +76,40 @@ class QueryPool(nn.Module):
 class CellPool(nn.Module):
     """Pooling of frozen tokens by learned queries, without values or keys of its own: cheap and hard to overfit.
 
-    Each query scores every token by one linear map and takes the weighted mean of the tokens as they are.
+    Each query scores every token by one linear map and takes the weighted mean of the tokens as they are. Where the
+    tokens are to be standardised, the numbers go into the map and onto the means, which is the same (the weights add
+    up to one) and spares a copy of all tokens.
 
     Args:
         dim: width of the tokens.
         queries: how many weighted means are taken.
         drop: chance in [0, 1) that a token is not seen in training.
+        standardise: bring each feature of the tokens to mean 0 and deviation 1; `even` holds the numbers.
     """
 
-    def __init__(self, dim: int, *, queries: int, drop: float = 0.0) -> None:
+    def __init__(self, dim: int, *, queries: int, drop: float = 0.0, standardise: bool = False) -> None:
         super().__init__()
         self.score = nn.Linear(dim, queries)
+        self.even = Standardise(dim) if standardise else None
         self.drop = drop
 
     def forward(self, tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b e"]:
-        """Return the means of all queries side by side; zero where no token is real."""
+        """Return the means of all queries side by side; zero where no token is real. Padding must be finite."""
         seen = mask
         if self.training and self.drop > 0:
             kept = mask & (torch.rand(mask.shape, device=mask.device) >= self.drop)
             seen = torch.where(kept.any(1, keepdim=True), kept, mask)
-        scores = self.score(tokens).float().masked_fill(~seen.unsqueeze(-1), torch.finfo(torch.float32).min)
+        scores = self._scores(tokens).float().masked_fill(~seen.unsqueeze(-1), torch.finfo(torch.float32).min)
         weights = scores.softmax(1).masked_fill(~seen.unsqueeze(-1), 0.0)
-        kept_tokens = tokens.masked_fill(~mask.unsqueeze(-1), 0.0)  # what stands in padding may be anything
-        means: Tensor = weights.to(tokens.dtype).transpose(1, 2) @ kept_tokens
+        means: Tensor = weights.to(tokens.dtype).transpose(1, 2) @ tokens
+        if self.even is not None:
+            means = self.even(means) * mask.any(1)[:, None, None]
         return means.flatten(1)
+
+    def _scores(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n q"]:
+        """Score each token by each query, of its standardised features where that is asked for."""
+        if self.even is None:
+            plain: Tensor = self.score(tokens)
+            return plain
+        weight = self.score.weight * self.even.factor
+        return F.linear(tokens, weight, self.score.bias - weight @ self.even.mean)

@@ -42,12 +42,11 @@ class Reader(nn.Module):
         super().__init__()
         self.standardised = standardise
         self.even_summary = Standardise(dim) if standardise else None
-        self.even_cells = Standardise(cells) if standardise and cells is not None else None
         self.head = Head(dim, out, kind=head, hidden=hidden, dropout=dropout)
         self.cells: nn.Sequential | None = None
         self.pool: CellPool | None = None
         if cells is not None:
-            self.pool = CellPool(cells, queries=queries, drop=cell_dropout)
+            self.pool = CellPool(cells, queries=queries, drop=cell_dropout, standardise=standardise)
             self.cells = nn.Sequential(nn.Dropout(cell_dropout), nn.Linear(queries * cells, out))
 
     def forward(self, states: States) -> Float[Tensor, "b e"]:
@@ -55,19 +54,18 @@ class Reader(nn.Module):
         summary = states.summary if self.even_summary is None else self.even_summary(states.summary)
         vector: Tensor = self.head(summary).float()
         if self.pool is not None and self.cells is not None:
-            tokens = states.tokens if self.even_cells is None else self.even_cells(states.tokens)
-            vector = vector + self.cells(self.pool(tokens, states.mask)).float()
+            vector = vector + self.cells(self.pool(states.tokens, states.mask)).float()
         return vector
 
     def look(self, states: States) -> None:
         """Take in features for their statistics."""
         if self.even_summary is not None:
             self.even_summary.look(states.summary)
-        if self.even_cells is not None:
-            self.even_cells.look(states.tokens, states.mask)
+        if self.pool is not None and self.pool.even is not None:
+            self.pool.even.look(states.tokens, states.mask)
 
     def settle(self) -> None:
         """Use the statistics of what was taken in."""
-        for even in (self.even_summary, self.even_cells):
+        for even in (self.even_summary, None if self.pool is None else self.pool.even):
             if even is not None:
                 even.settle()

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diptych.core.batch import DataSpec, States
@@ -48,18 +47,6 @@ class Features:
     def of_mirrored(self, rows: Int64[np.ndarray, " k"]) -> States | None:
         """Return what the image tower made of some rows' pictures mirrored."""
         return None if self.mirrored is None or len(rows) == 0 else self.mirrored.states(rows)
-
-    def of_either(self, rows: Int64[np.ndarray, " k"], turned: Bool[np.ndarray, " k"]) -> States | None:
-        """Return what the image tower made of some rows' pictures, of those that are `turned` mirrored."""
-        plain, mirrored = self.of_images(rows), self.of_mirrored(rows)
-        if plain is None or mirrored is None:
-            return plain
-        choose = torch.from_numpy(turned)
-        return States(
-            torch.where(choose[:, None, None], mirrored.tokens, plain.tokens),
-            plain.mask,
-            torch.where(choose[:, None], mirrored.summary, plain.summary),
-        )
 
     def of_texts(self, rows: Int64[np.ndarray, " k"], places: Int64[np.ndarray, " k"]) -> States | None:
         """Return what the text tower made of the caption at a place of each row."""

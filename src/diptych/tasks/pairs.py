@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diptych.core import runtime
-from diptych.core.batch import Batch, DataSpec
+from diptych.core.batch import Batch, DataSpec, States
 from diptych.core.config import Config
 from diptych.core.errors import UserError
 from diptych.core.model import Model, PairEncoder
@@ -147,10 +147,15 @@ class PairData:
             image=self.pixels(examples),
             tokens=tokens,
             token_mask=mask,
-            image_states=self.features.of_either(rows, np.array([e.rng.random() < 0.5 for e in examples], dtype=bool)),
+            image_states=self.view(rows, examples[0]),
             text_states=self.features.of_texts(rows, np.array(drawn, dtype=np.int64)),
             pair_id=torch.from_numpy(rows),
         )
+
+    def view(self, rows: Int64[np.ndarray, " k"], first: Example) -> States | None:
+        """Return what the image tower made of some rows: of all of them as they are, or of all mirrored."""
+        mirrored = self.features.mirrored is not None and first.rng.random() < 0.5
+        return self.features.of_mirrored(rows) if mirrored else self.features.of_images(rows)
 
     def collate_images(self, examples: Sequence[Example]) -> Batch:
         """Make a batch of pictures alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -14,6 +15,8 @@ import torch.distributed as dist
 
 from diptych.core.errors import UserError
 from diptych.core.runtime import pick_device, rank, world
+
+_MOMENT = 0.2
 
 
 @contextmanager
@@ -41,11 +44,14 @@ def processes(device: str = "auto") -> Iterator[torch.device]:
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=1))
     try:
         yield torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-        # A process that ends while gloo's threads still hold a finished message can abort, so end together, if the
-        # others have not left already by an error of their own.
+        # End together, so that nobody takes the end of another for a fault; one may have left by an error of its own.
         with suppress(RuntimeError):
             dist.barrier()
     finally:
+        if not cuda:
+            # Sharded tensors keep gloo's threads alive past the group, and Python aborts when it ends while one of them
+            # still lets go of its last message; a moment is all they need.
+            time.sleep(_MOMENT)
         dist.destroy_process_group()
 
 
