@@ -41,7 +41,7 @@ def fresh(make: Callable[[], Model]) -> Model:
 def clip() -> Model:
     towers = {"image_dim": 16, "image_layers": 2, "image_heads": 2, "image_patch": 2, "text_dim": 16, "text_layers": 2}
     spec = DataSpec(image_size=toys.SIZE, vocabulary=toys.WORDS, context=2)
-    return build(Config(**towers, text_heads=2, text_context=2, dim=8, image_read="attention", head="mlp"), spec)
+    return build(Config(**towers, text_heads=2, text_context=2, dim=8), spec)
 
 
 def gradient(make: Callable[[], Model], *, parts: int, phase: str = "main") -> dict[str, Tensor]:
