@@ -40,7 +40,7 @@ def test_padding_changes_nothing_and_everything_learns(states: States, standardi
     reader(states).square().sum().backward()
     assert [name for name, value in reader.named_parameters() if value.grad is None] == []
     reader.eval()
-    other = States(states.tokens.masked_fill(~MASK[..., None], torch.nan), MASK, states.summary)
+    other = States(states.tokens.masked_fill(~MASK[..., None], 1e4), MASK, states.summary)
     torch.testing.assert_close(reader(other), reader(states), atol=0, rtol=0)
     short = States(states.tokens[1:2, :2], MASK[1:2, :2], states.summary[1:2])
     torch.testing.assert_close(reader(short), reader(states)[1:2], atol=1e-5, rtol=0)

@@ -9,7 +9,7 @@ import typer
 
 from diptych.cli.options import Json, write_json
 
-DATA = "scenes"
+DATA = "scenes?captions=2"
 RECIPE = "scenes"
 QUERIES = ("a red circle above a blue square", "two green stars", "a small yellow heart")
 
@@ -34,7 +34,7 @@ def demo(
     from diptych.train.experiment import prepare, run
     from diptych.train.plan import make_plan, read_recipe
 
-    folder, command = out / "run", f"diptych train clip {DATA} --recipe {RECIPE} --out {out / 'run'}"
+    folder, command = out / "run", f"diptych train clip \"{DATA}\" --recipe {RECIPE} --out {out / 'run'}"
     source = open_data(DATA)
     typer.echo(f"1. The data: {source.name}.")
     typer.echo(f"2. Training CLIP from nothing, the same as: {command}")
