@@ -69,6 +69,9 @@ def _train(folder: Path, settings: dict) -> None:
 
 
 def _train_once(folder: Path, settings: dict) -> None:
+    import torch
+    from safetensors.torch import load_file
+
     from diptych.core.runtime import rank, seed_everything
     from diptych.train.config import TrainConfig
     from diptych.train.trainer import train
@@ -85,6 +88,10 @@ def _train_once(folder: Path, settings: dict) -> None:
         task, config = toys.task(**data), TrainConfig(**settings)
         result = train(model, task, config, out=folder, record=toys.RECORD, command="diptych go", resume=resume)
         print("result", json.dumps(result.record()), flush=True)
+        if rank() == 0:  # alone: the model is whole again
+            weights = load_file(folder / "model.safetensors")
+            same = all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+            print("kept weights", same, model.embed(next(toys.Pairs().epoch(0)))[0].shape, model.training, flush=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 

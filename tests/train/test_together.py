@@ -46,6 +46,7 @@ def test_all_end_and_say_the_same(runs):
         assert "error: stopped at step 6, epoch 3: loss became nan" in text
         assert "error: cannot write" in text
         assert "File too large; nothing had been saved yet" in text
+    assert told.count("kept weights True torch.Size([8, 6]) False") == 7
     assert told.count("go on with: diptych go") == 3
     assert "go on with" not in silent
 

@@ -83,12 +83,16 @@ class Run:
                 start = None
             stopped = self._learn(stepper, interrupt)
             self._keep_something(stepper)
+            self._best.restore(self._model)
             if stopped == "interrupted":
                 break
-            self._best.restore(self._model)
-        self._model.eval()
         place, best = self._place, self._best
         return Result(best.score, best.scores, place.step, place.seconds, stopped)
+
+    def hand_over(self, model: Model) -> None:
+        """Give the kept weights to a model, ready to be used; it may be another than the one that was sharded."""
+        self._best.restore(model)
+        model.eval()
 
     def _enter(self, index: int, start: Path | None) -> Stepper:
         """Prepare the model and what moves it for a stage, new or as it was."""
@@ -119,7 +123,7 @@ class Run:
         if self._tired():
             return "early"
         while place.stage_step < self._total:
-            first = place.batch
+            first, taken = place.batch, place.stage_step
             with closing(self._batches()) as batches:
                 for batch in batches:
                     self._step(stepper, batch)
@@ -128,7 +132,7 @@ class Run:
                         return stopped
             if place.batch > 0:
                 place.epoch, place.batch = place.epoch + 1, 0
-            elif first == 0 and place.stage_step == 0:
+            elif first == 0 and place.stage_step == taken:
                 raise UserError("the training data gave no batch at all; look at it with `diptych check`")
         return "finished"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,11 @@ def train(
         display = choose(quiet=quiet or rank() != 0)
         log = Log(out, config.log if rank() == 0 else (), length=place.log_bytes, step=place.step)
         try:
-            run = Run(model.to(device), task, config, place, out=out, device=device, log=log, display=display)
+            # A model cannot be put together again once it is sharded, so a copy is.
+            learner = (deepcopy(model) if config.sharding == "fsdp" else model).to(device)
+            run = Run(learner, task, config, place, out=out, device=device, log=log, display=display)
             result = run.all(interrupt, start, kept)
+            run.hand_over(model.to(device))
             if result.stopped == "interrupted":
                 display.say(f"stopped at step {result.steps} and saved; go on with: {command or 'the same call'}")
         finally:
