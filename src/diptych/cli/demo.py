@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diptych.cli.options import Json, write_json
 
+if TYPE_CHECKING:
+    from diptych.data.source import Source
+
 DATA = "scenes?captions=2"
 RECIPE = "scenes"
-QUERIES = ("a red circle above a blue square", "two green stars", "a small yellow heart")
+SEARCHED = (0, 100, 200)
+"""Places among the test pictures whose second caption is searched for."""
 
 
 def demo(
@@ -24,17 +28,14 @@ def demo(
     """
     from time import perf_counter
 
-    from diptych.cli.show import show_hits, show_scores
+    from diptych.cli.show import show_scores
     from diptych.data.sources import open_data
-    from diptych.indexing import add_pictures, open_for
-    from diptych.predictor import load
     from diptych.report.card import write_card
     from diptych.report.run import write_report
-    from diptych.report.search import write_hits
     from diptych.train.experiment import prepare, run
     from diptych.train.plan import make_plan, read_recipe
 
-    folder, command = out / "run", f"diptych train clip \"{DATA}\" --recipe {RECIPE} --out {out / 'run'}"
+    folder, command = out / "run", f'diptych train clip "{DATA}" --recipe {RECIPE} --out {out / "run"}'
     source = open_data(DATA)
     typer.echo(f"1. The data: {source.name}.")
     typer.echo(f"2. Training CLIP from nothing, the same as: {command}")
@@ -48,17 +49,28 @@ def demo(
     show_scores(scores, split="test")
     page = write_report(folder, experiment.data, experiment.model, scores=scores)
     write_card(folder, scores=scores)
-    predictor = load(folder)
     typer.echo(f"4. Searching the test pictures, indexed in {out / 'index'}:")
-    with open_for(predictor, folder, out / "index") as store:
-        add_pictures(store, predictor, source, source.rows("test"), named=DATA)
-        for number, query in enumerate(QUERIES, start=1):
-            hits = predictor.search(query, store, k=6)
-            typer.echo(f"\n   {query}")
-            show_hits(hits[:3])
-            write_hits(out / f"search-{number}.html", out / "index", query, hits)
+    _search(out, folder, source)
     write_json(json, {**scores, "seconds": seconds})
     typer.echo(f"\n5. Look at {page} and {out / 'search-1.html'}. Then try your own:")
     typer.echo(f'   diptych search {out / "index"} "a large purple ring left of a small orange moon"')
     typer.echo("   diptych train clip YOUR.csv --out runs/mine        (columns with pictures and captions are found)")
     typer.echo("   diptych train --help")
+
+
+def _search(out: Path, folder: Path, source: Source) -> None:
+    """Index the test pictures and look for some by what is said of them."""
+    from diptych.cli.show import show_hits
+    from diptych.indexing import add_pictures, open_for
+    from diptych.predictor import load
+    from diptych.report.search import write_hits
+
+    predictor, rows = load(folder), source.rows("test")
+    with open_for(predictor, folder, out / "index") as store:
+        add_pictures(store, predictor, source, rows, named=DATA)
+        for number, place in enumerate(SEARCHED, start=1):
+            query = source.row(int(rows[place])).captions[1]
+            hits = predictor.search(query, store, k=6)
+            typer.echo(f"\n   {query}")
+            show_hits(hits[:3])
+            write_hits(out / f"search-{number}.html", out / "index", query, hits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,7 +17,7 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Build a config from plain values, strings included (`"3e-4"` becomes a float).
+        """Build a config from plain values, strings included: `"3e-4"` becomes a float, `"2,2,2"` a tuple.
 
         Raises:
             UserError: for a name that is not a field (the nearest is suggested) or a value out of its range.
@@ -25,9 +25,17 @@ class Config(BaseModel):
         for name in values:
             if name not in cls.model_fields:
                 raise unknown("setting", name, cls.model_fields)
+        plain = {name: _listed(value, cls.model_fields[name].annotation) for name, value in values.items()}
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate(plain)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "settings"
             raise UserError(f"setting {field}={first['input']!r} is not valid: {first['msg']}") from None
+
+
+def _listed(value: Any, kind: Any) -> Any:
+    """Split a typed word at its commas where a tuple is wanted."""
+    if not isinstance(value, str) or get_origin(kind) is not tuple:
+        return value
+    return [part.strip() for part in value.strip("()[] ").split(",") if part.strip()]
