@@ -10,10 +10,10 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/diptych demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
 
 quick: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -n auto -m "not slow"
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -152,3 +152,14 @@ def test_text_towers_too():
     tower = apply_plan(TextTransformer(vocabulary=9, dim=16, layers=2, heads=2), "last:1")
     live = {name.split(".")[0] for name, value in tower.named_parameters() if value.requires_grad}
     assert live == {"transformer", "norm"}
+
+
+def test_only_weights_that_came_from_elsewhere_move_at_the_smaller_rate():
+    tower = vit()
+    assert tower.pretrained_parameters() == []
+    tower.adopted = True
+    assert {id(p) for p in tower.pretrained_parameters()} == {id(p) for p in tower.parameters()}
+    apply_plan(tower, "lora:2")
+    learnt = {id(p) for p in tower.parameters() if p.requires_grad}
+    assert learnt
+    assert not learnt & {id(p) for p in tower.pretrained_parameters()}

@@ -75,10 +75,10 @@ def train(
             show_source(source)
         experiment = prepare(plan, source, out=out, named=data, command=command, resume=resume)
         result, scores = run(experiment, out=out, command=command, resume=resume)
-        if rank() != 0:
-            return
-        if result.stopped == "interrupted":
-            raise typer.Exit(130)
+        first = rank() == 0
+    if result.stopped == "interrupted":
+        raise typer.Exit(130)
+    if first:
         write_json(json, scores or {})
         _tell(out, experiment, result, scores)
 

@@ -13,22 +13,26 @@ from torch import Tensor, nn
 
 from diptych.core.batch import States
 from diptych.core.errors import UserError
+from diptych.core.model import Pretrained
+from diptych.nn.lora import LoRALinear
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _CPU_PIXELS = 8 * 224**2  # encoded at once on a CPU: larger pieces leave its caches, up to three times as slow
 
 
-class Tower(nn.Module, ABC):
+class Tower(nn.Module, Pretrained, ABC):
     """Either side. A fresh tower is trained whole; `train_only` leaves less to train, down to nothing.
 
     Attributes:
         dim: width of the summary.
         token_dim: width of the tokens, mostly the same.
+        adopted: whether the weights came from elsewhere, and so are moved at the trainer's smaller rate.
     """
 
     dim: int
     token_dim: int
+    adopted: bool = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -63,6 +67,14 @@ class Tower(nn.Module, ABC):
         for name in self._live:
             self.get_submodule(name).train(mode)
         return self
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """Return the weights that came from elsewhere; not those of adapters, and none of a built-in tower."""
+        if not self.adopted:
+            return []
+        maps = [module for module in self.modules() if isinstance(module, LoRALinear)]
+        added = {id(weight) for module in maps for part in (module.down, module.up) for weight in part.parameters()}
+        return [weight for weight in self.parameters() if id(weight) not in added]
 
     def assets(self) -> dict[str, bytes]:
         """Return small files (configuration, never weights) that rebuild the architecture without its origin.

@@ -43,6 +43,8 @@ class TimmImage(ImageEncoder):
         facts: how it wants its pictures.
     """
 
+    adopted = True
+
     def __init__(self, name: str, model: Any, facts: ImageFacts) -> None:
         super().__init__(1, image_size=facts.image_size, mean=facts.mean, std=facts.std, crop=facts.crop)
         self.name, self.model, self.facts = name, model, facts
@@ -72,6 +74,8 @@ class OpenClipImage(ImageEncoder):
         facts: how it wants its pictures.
     """
 
+    adopted = True
+
     def __init__(self, name: str, visual: Any, facts: ImageFacts) -> None:
         super().__init__(1, image_size=facts.image_size, mean=facts.mean, std=facts.std, crop=facts.crop)
         self.name, self.model, self.facts = name, visual, facts
@@ -99,6 +103,8 @@ class OpenClipText(TextEncoder):
         text: the module with the token embedding, the transformer and the last norm.
         facts: how long a text may be, and its pooling.
     """
+
+    adopted = True
 
     def __init__(self, name: str, text: Any, facts: TextFacts) -> None:
         super().__init__(int(text.ln_final.weight.shape[0]), context=facts.context)

@@ -43,6 +43,8 @@ class HubImage(ImageEncoder):
         facts: how it wants its pictures.
     """
 
+    adopted = True
+
     def __init__(self, model: Any, reader: ImageReader, facts: ImageFacts) -> None:
         super().__init__(1, image_size=facts.image_size, mean=facts.mean, std=facts.std, crop=facts.crop)
         self.model, self.reader, self.facts = model, reader, facts
@@ -83,6 +85,8 @@ class HubText(TextEncoder):
         facts: how long a text may be, and its pooling.
         pad_id: token id that fills a text up, for a tower that reads its padding.
     """
+
+    adopted = True
 
     def __init__(self, model: Any, reader: TextReader, facts: TextFacts, *, pad_id: int = 0) -> None:
         super().__init__(1, context=facts.context)
