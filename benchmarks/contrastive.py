@@ -119,10 +119,15 @@ def step(loss: Loss, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[float, tupl
     return float(value.detach()), grads
 
 
-def one_step(size: int, number: int, *, ours: bool, place: str | None) -> None:
-    """Do one step of a race, for a process whose memory is measured."""
-    race = races(place)[number]
-    step(race.ours if ours else race.peer, pairs(size))
+def extra_memory(size: int, number: int, *, ours: bool, place: str | None) -> float:
+    """Return by how many MiB one step of a race lifts the peak of a fresh process that holds its inputs."""
+    setup = f"""
+from benchmarks.contrastive import pairs, races, step
+race = races({place!r})[{number}]
+loss, inputs = race.{"ours" if ours else "peer"}, pairs({size})
+step(loss, pairs(64))
+"""
+    return peak_memory("step(loss, inputs)", setup=setup)
 
 
 def gradient_error(loss: Loss, size: int, exact: Tensor) -> float:
@@ -154,9 +159,7 @@ def run(race: Race, number: int, size: int, given: argparse.Namespace) -> list[d
     floor = race.multiplications * size**2 * WIDTH / gemm_rate(dtype=dtype)
     rows = []
     for name, timing in timings.items():
-        setup = "from benchmarks.contrastive import one_step"
-        call = f"one_step({{}}, {number}, ours={name == 'diptych'}, place={given.open_clip!r})"
-        memory = peak_memory(call.format(size), setup=f"{setup}\n{call.format(64)}")
+        memory = extra_memory(size, number, ours=name == "diptych", place=given.open_clip)
         rows.append(
             {
                 "loss": race.name,
@@ -175,8 +178,7 @@ def run(race: Race, number: int, size: int, given: argparse.Namespace) -> list[d
 
 def large(sizes: tuple[int, ...]) -> list[str]:
     """Measure the memory of ours alone, where the whole matrix would not fit."""
-    setup = "from benchmarks.contrastive import one_step\none_step(64, 0, ours=True, place=None)"
-    found = {n: peak_memory(f"one_step({n}, 0, ours=True, place=None)", setup=setup) for n in sizes}
+    found = {size: extra_memory(size, 0, ours=True, place=None) for size in sizes}
     return [f"memory of softmax fp32 alone, N = {size:,}: {memory:,.0f} MiB" for size, memory in found.items()]
 
 
@@ -201,7 +203,7 @@ def main() -> None:
     notes = [
         "the whole matrix: "
         + ("its arithmetic, written out (open_clip is not at hand)" if found is None else "open_clip's losses"),
-        "gradient error: against the whole matrix in float64, relative; MiB: above the process before, inputs included",
+        "gradient error: against the whole matrix in float64, relative; MiB: peak above what holds the inputs",
         *(large((32768, 65536)) if given.full else ()),
     ]
     report(f"Contrastive loss, forward and backward, {WIDTH} numbers a vector", rows, notes=notes, path=given.json)
