@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -238,3 +240,22 @@ def test_torch_keeps_its_threads() -> None:
     fresh.start()
     fresh.join()
     assert [torch.get_num_threads(), *seen] == [before, before]
+
+
+def test_reading_in_threads_leaves_the_callers_arithmetic_its_threads():
+    code = """
+import torch
+from diptych.core.batch import Batch
+from diptych.data.loader import Loader
+from diptych.data.scenes import open_scenes
+source = open_scenes("scenes:40")
+make = lambda examples: Batch(label=torch.zeros(len(examples)).long())
+for _ in Loader(source, source.rows(), make, batch_size=8, workers=2).epoch(0):
+    pass
+print(torch.get_num_threads())
+"""
+    before, after = (
+        subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
+        for text in ("import torch; print(torch.get_num_threads())", code)
+    )
+    assert after == before

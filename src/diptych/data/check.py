@@ -173,12 +173,13 @@ def _quiet(done: int, total: int) -> None:
 
 def _look(source: Source, workers: int, progress: Progress) -> list[Look]:
     looks = []
+    own = torch.get_num_threads()
     with ThreadPoolExecutor(max(workers, 1), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for look in pool.map(lambda row: look_at(source, row), range(len(source))):
             looks.append(look)
             if len(looks) % 100 == 0 or len(looks) == len(source):
                 progress(len(looks), len(source))
-    torch.set_num_threads(torch.get_num_threads())  # what threads set for themselves is torch's default for new ones
+    torch.set_num_threads(own)  # what threads set for themselves torch takes for all that have not computed yet
     return looks
 
 

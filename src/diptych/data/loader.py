@@ -148,14 +148,15 @@ class Loader:
     def _ahead(self, epoch: _Epoch, start: int) -> Iterator[_Made]:
         """Make batches in threads, at most `workers + 1` ahead of the one that is used."""
         waiting: deque[Future[_Made]] = deque()
+        own = torch.get_num_threads()
         pool = ThreadPoolExecutor(self.workers, "diptych-loader", initializer=torch.set_num_threads, initargs=(1,))
         try:
             for number in range(start, len(self)):
                 waiting.append(pool.submit(epoch.batch, number))
                 if len(waiting) > self.workers + 1:
-                    yield _result(waiting)
+                    yield _result(waiting, own)
             while waiting:
-                yield _result(waiting)
+                yield _result(waiting, own)
         finally:
             epoch.stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -164,10 +165,11 @@ class Loader:
 _Made = tuple[Batch | None, list[tuple[int, Problem]]]
 
 
-def _result(waiting: deque[Future[_Made]]) -> _Made:
+def _result(waiting: deque[Future[_Made]], own: int) -> _Made:
     made = waiting.popleft().result()
-    # What a thread sets for itself (one thread in each worker) torch also takes as the default of threads yet to come.
-    torch.set_num_threads(torch.get_num_threads())
+    # What a thread sets for itself (one thread in each worker) torch also takes for every thread that has not computed
+    # yet, the caller's among them: so its own number, asked before the workers began, is set again.
+    torch.set_num_threads(own)
     return made
 
 

@@ -32,6 +32,7 @@ _VERSION = 1
 _LAYOUT, _STYLE, _PIXELS, _CAPTIONS, _QUESTIONS = range(5)
 _HELD_OUT = 500
 _ATTEMPTS = 100
+_KEPT_ROWS, _KEPT_BYTES = 50_000, 256 * 2**20  # what is kept for the next epoch: rows, and bytes of pictures
 _MOST_OBJECTS = 4
 _LANGUAGES = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
 
@@ -84,6 +85,8 @@ class Scenes(Source):
         held_out = min(_HELD_OUT, pictures // 10)
         self.counts = (pictures - 2 * held_out, held_out, held_out)
         self.problems = []
+        self._rows: dict[int, Row] = {}
+        self._pictures: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
         self._attempts = [self._distinct(split) if distinct else [0] * held_out for split in (1, 2)]
         spoken = _LANGUAGES[language]
         self.name = (
@@ -100,6 +103,23 @@ class Scenes(Source):
 
     def row(self, index: int) -> Row:
         """Return captions, and as fields: objects, relations, label, style and questions; boxes are in pixels."""
+        found = self._rows.get(index)
+        if found is None:
+            found = self._write(index)
+            if len(self._rows) < _KEPT_ROWS:
+                self._rows[index] = found
+        return found
+
+    def picture(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """Draw the picture; do not write to it, it is kept for the next time."""
+        found = self._pictures.get(index)
+        if found is None:
+            found = self._draw(index)
+            if len(self._pictures) * found.nbytes < _KEPT_BYTES:
+                self._pictures[index] = found
+        return found
+
+    def _write(self, index: int) -> Row:
         split, number = self._where(index)
         scene = self._scene(split, number)
         written: list[str] = []
@@ -112,8 +132,7 @@ class Scenes(Source):
         fields = {**scene.facts(self.size), "questions": asked}
         return Row(f"{name}-{number:06d}", tuple(written), name, fields)
 
-    def picture(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Draw the picture."""
+    def _draw(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         split, number = self._where(index)
         return render(self._scene(split, number), self.size, stream=self._stream(split, number, _PIXELS))
 
