@@ -16,6 +16,7 @@ from diptych.core.errors import UserError
 from diptych.data.source import Problem, Source
 from diptych.predictor import Predictor
 from diptych.search.folder import FolderIndex
+from diptych.search.header import Header
 from diptych.search.index import Index
 
 RUN_FILE = "run.json"
@@ -45,10 +46,12 @@ def open_for(predictor: Predictor, run: Path, folder: Path) -> Index:
     Raises:
         UserError: when the index was made by another model, or is being written by another process.
     """
+    if Header.there(folder):
+        store = FolderIndex.open(folder, model=predictor.identity)
+    else:
+        store = FolderIndex.create(folder, dim=predictor.embed_text("a").shape[1], model=predictor.identity)
     if (folder / RUN_FILE).is_file():
-        return FolderIndex.open(folder, model=predictor.identity)
-    dim = predictor.embed_text("a").shape[1]
-    store = FolderIndex.create(folder, dim=dim, model=predictor.identity)
+        return store
     (folder / RUN_FILE).write_text(json.dumps({"run": str(run.resolve())}) + "\n", encoding="utf-8")
     return store
 
