@@ -62,7 +62,8 @@ def evaluate(
         write_json(json, {"zero_shot": classify_rows(predictor, source, source.rows(split), column=zero_shot)})
         return
     from diptych.core.errors import UserError
-    from diptych.tasks.pairs import PairSettings, retrieve
+    from diptych.tasks.pairs import PairSettings
+    from diptych.tasks.retrieval import retrieve
     from diptych.train.experiment import pair_data
 
     settings = PairSettings(cache=False)

@@ -16,7 +16,8 @@ from diptych.data.images import BadPicture, decode
 from diptych.metrics.retrieval import Retrieval
 from diptych.report.curves import curves
 from diptych.report.page import data_uri, render
-from diptych.tasks.pairs import Gallery, PairData, encode
+from diptych.tasks.pairs import Gallery, PairData
+from diptych.tasks.retrieval import encode
 from diptych.train.checkpoint import read_record
 
 SHOWN, QUERIES, LONGEST_GALLERY = 6, 6, 5000

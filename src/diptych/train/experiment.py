@@ -22,7 +22,8 @@ from diptych.encoders.offers import Towered
 from diptych.encoders.towers import TowerConfig, context_for, image_size_for, tokenizer_for
 from diptych.metrics.retrieval import Retrieval
 from diptych.tasks.features import compute_features
-from diptych.tasks.pairs import Gallery, PairData, PairSettings, retrieve
+from diptych.tasks.pairs import Gallery, PairData, PairSettings
+from diptych.tasks.retrieval import retrieve
 from diptych.train.checkpoint import WEIGHTS, load_weights, read_record
 from diptych.train.files import disk_trouble
 from diptych.train.folder import where_to_start
