@@ -13,11 +13,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from diptych.core.errors import UserError
+from diptych.core.saved import read_json, read_tensors
+
+__all__ = [
+    "disk_trouble",
+    "is_whole",
+    "read_json",
+    "read_tensors",
+    "sync",
+    "whole_folder",
+    "write_json",
+    "write_tensors",
+]
 
 MANIFEST = "manifest.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -73,21 +85,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, note: Mapping[st
     sync(path.parent)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        UserError: when it is not there, cut short, or of another kind.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is not there; is {path.parent} the folder of a finished run?")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path} is cut short or no safetensors file ({error}); copy it again") from None
-
-
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON in one piece."""
     aside = path.with_name(f".{path.name}.part")
@@ -98,21 +95,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     finally:
         aside.unlink(missing_ok=True)
     sync(path.parent)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: when it is cut short or no object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is cut short or no JSON; copy the folder again or train anew") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; it was not written by diptych")
-    return value
 
 
 @contextmanager
