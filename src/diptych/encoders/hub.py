@@ -31,7 +31,7 @@ from diptych.encoders.readers import (
 )
 from diptych.encoders.remote import hub_listing
 
-BUILT_IN = ("vit", "resnet", "transformer")
+BUILT_IN = ("vit", "resnet", "swin", "transformer")
 
 
 class HubImage(ImageEncoder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 from pydantic import Field
@@ -14,9 +14,10 @@ from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.base import ImageEncoder, TextEncoder
 from diptych.encoders.image import ResNetTower, ViT
 from diptych.encoders.plan import apply_plan
+from diptych.encoders.swin import Swin
 from diptych.encoders.text import TextTransformer
 
-IMAGE_TOWERS = ("vit", "resnet")
+IMAGE_TOWERS = ("vit", "resnet", "swin")
 TEXT_TOWERS = ("transformer",)
 
 Count = Annotated[int, Ge(1)]
@@ -25,23 +26,30 @@ Count = Annotated[int, Ge(1)]
 class TowerConfig(Config):
     """The two towers of a system; what a tower does not need is not read.
 
-    A tower is one of the built-in ones ("vit", "resnet"; "transformer"), a local folder, a name on the Hugging Face
-    hub, "timm:NAME", "open_clip:NAME", or "config:FOLDER" (an architecture, whose weights come with a checkpoint).
+    A tower is one of the built-in ones ("vit", "resnet", "swin"; "transformer"), a local folder, a name on the Hugging
+    Face hub, "timm:NAME", "open_clip:NAME", or "config:FOLDER" (an architecture, whose weights come with a checkpoint).
     How much of it is trained: "all", "frozen", "last:N" (the last N blocks), "lora:R" (rank R beside the attention's
     linear maps), "lora:R:all" (beside all linear maps), or "auto": a built-in tower all, a pretrained one frozen.
     """
 
-    image_encoder: str = Field(default="vit", description="vit, resnet, a local folder, or a name")
+    image_encoder: str = Field(default="vit", description="vit, resnet, swin, a local folder, or a name")
     image_train: str = Field(default="auto", description="auto, all, frozen, last:N, lora:R or lora:R:all")
     image_size: Count | None = Field(default=None, description="pixels; None: what the tower was made for, or 64")
-    image_patch: Count = Field(default=8, description="vit: side of a patch in pixels")
-    image_dim: Count = Field(default=128, description="vit: width")
+    image_patch: Count = Field(default=8, description="vit, swin: side of a patch in pixels")
+    image_dim: Count = Field(default=128, description="vit: width; swin: of its last stage")
     image_layers: Count = Field(default=4, description="vit: number of blocks")
-    image_heads: Count = Field(default=4, description="vit: attention heads")
+    image_heads: Count = Field(default=4, description="vit: attention heads; swin: of its last stage")
     image_width: Count = Field(default=16, description="resnet: channels of its stem")
     image_blocks: tuple[Count, ...] = Field(default=(1, 1, 1), description="resnet: blocks of each stage")
+    image_depths: tuple[Count, ...] = Field(default=(2, 2), description="swin: blocks of each stage")
+    image_window: Count = Field(default=4, description="swin: side of a window, in cells of the grid")
+    image_stem: Literal["convolution", "patch"] = Field(
+        default="convolution", description="swin: overlapping convolutions as in CoSwin, or patches as in Swin"
+    )
     image_pool: str = Field(default="auto", description="vit: class or mean; pretrained: class, mean or pooler")
-    image_grid: int | None = Field(default=None, description="transformers: hidden state of the grid; None: the last")
+    image_grid: int | None = Field(
+        default=None, description="transformers: hidden state of the grid; swin: its stage; None: the last"
+    )
     text_encoder: str = Field(default="transformer", description="transformer, a local folder, or a name")
     text_train: str = Field(default="auto", description="as image_train")
     text_dim: Count = Field(default=128, description="transformer: width")
@@ -109,6 +117,20 @@ def build_image(config: TowerConfig, spec: DataSpec) -> ImageEncoder:
     elif config.image_encoder == "resnet":
         tower = ResNetTower(
             image_size=spec.image_size, width=config.image_width, blocks=config.image_blocks, channels=spec.channels
+        )
+    elif config.image_encoder == "swin":
+        tower = Swin(
+            image_size=spec.image_size,
+            patch=config.image_patch,
+            dim=config.image_dim,
+            depths=config.image_depths,
+            heads=config.image_heads,
+            window=config.image_window,
+            stem=config.image_stem,
+            grid=config.image_grid,
+            channels=spec.channels,
+            activation=config.tower_activation,
+            dropout=config.tower_dropout,
         )
     else:
         from diptych.encoders import pretrained
