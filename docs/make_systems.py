@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from diptych import models
+from diptych import models, tasks
 from diptych.core.config import Config
 from diptych.encoders.towers import TowerConfig
-from diptych.tasks.pairs import PairSettings
 from diptych.train.config import TrainConfig
 
 PAGE = Path(__file__).parent / "systems.md"
@@ -34,12 +34,16 @@ def page() -> str:
     ]
     for name in models.names():
         module = models.load(name)
-        lines += [f"## {name}", "", (module.__doc__ or "").strip(), ""]
+        lines += [f"## {name}", "", (module.__doc__ or "").strip(), "", f"Learns from: `{module.Config.learns}`.", ""]
         without = TowerConfig if issubclass(module.Config, TowerConfig) else Config
         lines += [*settings(module.Config, without=without), ""]
     lines += ["## Towers", "", (TowerConfig.__doc__ or "").strip().replace("\n    ", "\n"), ""]
     lines += [*settings(TowerConfig), ""]
-    lines += ["## Data", "", *settings(PairSettings), "", "## Training", "", *settings(TrainConfig), ""]
+    lines += ["## Data", ""]
+    for name in tasks.names():
+        kind = importlib.import_module(f"diptych.tasks.{name}")
+        lines += [f"### {name}", "", (kind.__doc__ or "").strip(), "", *settings(kind.Settings), ""]
+    lines += ["## Training", "", *settings(TrainConfig), ""]
     return "\n".join(lines)
 
 

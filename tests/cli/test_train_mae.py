@@ -16,6 +16,20 @@ def test_a_system_without_texts_is_trained_judged_by_its_loss_and_reported(cli, 
     assert any("valid/loss" in line and line["valid/-loss"] == -line["valid/loss"] for line in lines)
     assert "Texts find pictures" not in (out / "report.html").read_text()
     assert "similarity" not in (out / "README.md").read_text()
-    status, _, err = cli("evaluate", out, "scenes:200")
+    scored = tmp_path / "scores.json"
+    status, said, err = cli("evaluate", out, "scenes:200", "--json", scored)
+    assert status == 0, err
+    assert json.loads(scored.read_text())["loss"] == json.loads((out / "scores.json").read_text())["test"]["loss"]
+    status, _, err = cli("embed", out, "a text", "--out", tmp_path / "vectors.npy")
     assert status == 2
-    assert "MAE does not put pictures and texts in one space" in err
+
+
+def test_pictures_without_captions_are_enough(cli, tmp_path, table):
+    settings = sets(decoder_dim=16, decoder_layers=1)
+    dim = settings.index(f"dim={TINY['dim']}")
+    del settings[dim - 1 : dim + 1]
+    bare = table.parent / "bare.csv"
+    bare.write_text("image\n" + "\n".join(line.split(",")[0] for line in table.read_text().splitlines()[1:]) + "\n")
+    status, said, err = cli("train", "mae", bare, "--out", tmp_path / "run", *settings, "--set", "batch_size=16")
+    assert status == 0, err
+    assert "Report" in said

@@ -43,7 +43,7 @@ def test_evaluate_writes_stable_json(cli, run_folder, table, tmp_path):
     scores = json.loads((tmp_path / "s.json").read_text())
     assert status == 0
     assert "image to text" in out
-    assert scores["pairs"] == 20
+    assert scores["texts"] == 20
     for side in ("image_to_text", "text_to_image"):
         assert set(scores[side]) == {"r@1", "r@5", "r@10", "median_rank", "mean_rank"}
     again = json.loads((tmp_path / "s.json").read_text())

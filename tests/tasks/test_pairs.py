@@ -10,7 +10,7 @@ from diptych.core.model import Loss, Model, PairEncoder
 from diptych.data.scenes import open_scenes
 from diptych.data.tokenizer import Tokenizer
 from diptych.models import load
-from diptych.tasks.pairs import PairData, PairSettings
+from diptych.tasks.pair_data import PairData, PairSettings
 from diptych.tasks.retrieval import retrieve
 
 SPEC = DataSpec(image_size=16, vocabulary=300, context=100)

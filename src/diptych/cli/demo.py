@@ -30,6 +30,7 @@ def demo(
 
     from diptych.cli.show import show_scores
     from diptych.data.sources import open_data
+    from diptych.metrics.shown import nested
     from diptych.report.card import write_card
     from diptych.report.run import write_report
     from diptych.train.experiment import prepare, run
@@ -42,7 +43,7 @@ def demo(
     start = perf_counter()
     experiment = prepare(make_plan("clip", recipe=read_recipe(RECIPE)), source, out=folder, named=DATA, command=command)
     result, scores = run(experiment, out=folder, command=f"diptych demo --out {out}")
-    if result.stopped == "interrupted" or scores is None:
+    if result.stopped == "interrupted":
         raise typer.Exit(130)
     seconds = perf_counter() - start
     typer.echo(f"3. Trained and scored in {seconds:,.0f} s, on pictures that training never saw:")
@@ -51,7 +52,7 @@ def demo(
     write_card(folder, scores=scores)
     typer.echo(f"4. Searching the test pictures, indexed in {out / 'index'}:")
     _search(out, folder, source)
-    write_json(json, {**scores, "seconds": seconds})
+    write_json(json, {**nested(scores), "seconds": seconds})
     typer.echo(f"\n5. Look at {page} and {out / 'search-1.html'}. Then try your own:")
     typer.echo(f'   diptych search {out / "index"} "a large purple ring left of a small orange moon"')
     typer.echo("   diptych train clip YOUR.csv --out runs/mine        (columns with pictures and captions are found)")

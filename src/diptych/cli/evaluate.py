@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from diptych.cli.options import (
     SplitColumn,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from diptych.data.source import Problem
 
 
 def evaluate(
@@ -34,7 +37,7 @@ def evaluate(
     device: Device = "auto",
     json: Json = None,
 ) -> None:
-    """Score a run: retrieval both ways, or zero-shot classification.
+    """Score a run as its system is judged, for most by retrieval both ways; or zero-shot classification.
 
     Retrieval: R@K counts a picture as right when any of its captions is among the first K; ties count against the
     model; a sentence that several pictures share is right for each. Zero-shot: the class names are put into several
@@ -61,17 +64,12 @@ def evaluate(
 
         write_json(json, {"zero_shot": classify_rows(predictor, source, source.rows(split), column=zero_shot)})
         return
-    from diptych.core.errors import UserError
-    from diptych.tasks.pairs import PairSettings
-    from diptych.tasks.retrieval import retrieve
-    from diptych.train.experiment import pair_data
+    from diptych.metrics.shown import nested
+    from diptych.train.experiment import data_for, load_run
 
-    settings = PairSettings(cache=False)
-    gallery = pair_data(source, predictor.model, predictor.tokenizer, predictor.spec, settings).gallery(split)
-    if gallery is None:
-        raise UserError(f"{source.name} has nothing in split {split!r}; choose another --split, or all")
-    scores = retrieve(predictor.model, gallery.epoch())
-    for problem in gallery.skipped:
+    skipped: list[Problem] = []
+    scores = data_for(load_run(run), source, split=split).scores(predictor.model, split, skipped=skipped)
+    for problem in skipped:
         typer.echo(f"skipped {problem.where}: {problem.what}", err=True)
     show_scores(scores, split=split)
-    write_json(json, scores)
+    write_json(json, nested(scores))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diptych.data.source import Source
-from diptych.metrics.retrieval import Retrieval
+from diptych.metrics.shown import tables
 from diptych.search.index import Hit
 
 TOLD = 5
@@ -25,20 +25,18 @@ def show_source(source: Source) -> None:
         typer.echo(f"and {len(source.problems) - TOLD:,} more; `diptych check` lists all", err=True)
 
 
-def show_scores(scores: Retrieval, *, split: str) -> None:
-    """Print retrieval scores, a row for each direction."""
-    table = Table(title=f"Retrieval on {split}: {scores['pairs']:,} texts", title_justify="left", box=None)
-    names = list(scores["image_to_text"])
-    for name in ("", *names):
-        table.add_column(name.replace("_", " "), justify="left" if not name else "right")
-    rows: Mapping[str, Mapping[str, float]] = {
-        "image to text": scores["image_to_text"],
-        "text to image": scores["text_to_image"],
-    }
-    for title, row in rows.items():
-        cells = (f"{100 * row[name]:.1f} %" if name.startswith("r@") else f"{row[name]:.1f}" for name in names)
-        table.add_row(title, *cells)
-    Console().print(table)
+def show_scores(scores: Mapping[str, float], *, split: str) -> None:
+    """Print scores by flat names, a row for each kind of them."""
+    title = f"Scores on {split}"
+    for shown in tables(scores):
+        table = Table(title=title, title_justify="left", box=None)
+        table.add_column("")
+        for name in shown.names:
+            table.add_column(name, justify="right")
+        for row, cells in shown.rows:
+            table.add_row(row, *cells)
+        Console().print(table)
+        title = ""
 
 
 def show_hits(hits: Sequence[Hit]) -> None:

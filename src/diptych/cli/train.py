@@ -21,7 +21,6 @@ from diptych.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from diptych.metrics.retrieval import Retrieval
     from diptych.train.experiment import Experiment
     from diptych.train.result import Result
 
@@ -52,6 +51,7 @@ def train(
     from diptych.cli.show import show_source
     from diptych.core.runtime import rank
     from diptych.data.sources import open_data
+    from diptych.metrics.shown import nested
     from diptych.train.distributed import processes
     from diptych.train.experiment import prepare, run
     from diptych.train.plan import make_plan, read_recipe
@@ -79,18 +79,18 @@ def train(
     if result.stopped == "interrupted":
         raise typer.Exit(130)
     if first:
-        write_json(json, scores or {})
+        write_json(json, nested(scores))
         _tell(out, experiment, result, scores)
 
 
-def _tell(out: Path, experiment: Experiment, result: Result, scores: Retrieval | None) -> None:
+def _tell(out: Path, experiment: Experiment, result: Result, scores: dict[str, float]) -> None:
     """Print the scores, write the page and the card, and say what to do next."""
     from diptych.cli.show import show_scores
     from diptych.core.model import PairEncoder
     from diptych.report.card import write_card
     from diptych.report.run import write_report
 
-    if scores is not None:
+    if scores:
         show_scores(scores, split="test")
     page = write_report(out, experiment.data, experiment.model, scores=scores, split="test")
     paired = isinstance(experiment.model, PairEncoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self, get_origin
+from typing import Any, ClassVar, Self, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -11,7 +11,12 @@ from diptych.core.errors import UserError, unknown
 
 
 class Config(BaseModel):
-    """The choices of one model, of the trainer or of the data; every field has the default a newcomer wants."""
+    """The choices of one model, of the trainer or of the data; every field has the default a newcomer wants.
+
+    The config of a system also says what it `learns`: the kind of task in `diptych.tasks`, or a module path.
+    """
+
+    learns: ClassVar[str] = ""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 

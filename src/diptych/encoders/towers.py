@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 from pydantic import Field
@@ -11,6 +11,7 @@ from pydantic import Field
 from diptych.core.batch import DataSpec
 from diptych.core.config import Config
 from diptych.data.tokenizer import Tokenizer
+from diptych.encoders import taught
 from diptych.encoders.base import ImageEncoder, TextEncoder
 from diptych.encoders.image import ResNetTower, ViT
 from diptych.encoders.plan import apply_plan
@@ -31,6 +32,8 @@ class TowerConfig(Config):
     How much of it is trained: "all", "frozen", "last:N" (the last N blocks), "lora:R" (rank R beside the attention's
     linear maps), "lora:R:all" (beside all linear maps), or "auto": a built-in tower all, a pretrained one frozen.
     """
+
+    learns: ClassVar[str] = "pairs"
 
     image_encoder: str = Field(default="vit", description="vit, resnet, swin, a local folder, or a name")
     image_train: str = Field(default="auto", description="auto, all, frozen, last:N, lora:R or lora:R:all")
@@ -65,21 +68,47 @@ class TowerConfig(Config):
     tower_dropout: float = Field(default=0.0, ge=0, lt=1, description="built-in towers: dropout")
 
 
+class TaughtConfig(TowerConfig):
+    """The towers of a student; a teacher decides the tokens, the size of pictures and the length of texts."""
+
+    teacher: str = Field(default="", description="folder of the run that teaches; empty: none")
+
+
 def image_size_for(config: TowerConfig) -> int:
-    """Return the side in pixels at which pictures should be decoded for the image tower."""
+    """Return the side in pixels at which pictures should be decoded for the image tower, or for its teacher.
+
+    Raises:
+        UserError: when the teacher is no run, or the student asks for another size than it.
+    """
+    if isinstance(config, TaughtConfig) and config.teacher:
+        return taught.image_size_of(config.teacher, _own_image_size(config))
+    own = _own_image_size(config)
+    return 64 if own is None else own
+
+
+def _own_image_size(config: TowerConfig) -> int | None:
+    """Return the size that a config asks for; None for a built-in tower of any size."""
     if config.image_size is not None:
         return config.image_size
     if config.image_encoder in IMAGE_TOWERS:
-        return 64
+        return None
     from diptych.encoders import pretrained
 
     return pretrained.image_size(config.image_encoder)
 
 
 def context_for(config: TowerConfig) -> int:
-    """Return how many tokens a text may have for the text tower, first and last one included."""
+    """Return how many tokens a text may have for the text tower and its teacher, first and last one included."""
+    own = _own_context(config)
+    if isinstance(config, TaughtConfig) and config.teacher:
+        return taught.context_of(config.teacher, own)
+    return 32 if own is None else own
+
+
+def _own_context(config: TowerConfig) -> int | None:
+    """Return the tokens that a config asks for; None for a built-in tower of any length."""
     if config.text_encoder in TEXT_TOWERS:
-        return 32 if config.text_context is None else config.text_context
+        return config.text_context
     from diptych.encoders import pretrained
 
     longest = pretrained.text_context(config.text_encoder)
@@ -87,12 +116,20 @@ def context_for(config: TowerConfig) -> int:
 
 
 def tokenizer_for(config: TowerConfig, captions: Iterable[str]) -> Tokenizer:
-    """Return the pretrained text tower's tokenizer, or train one on the captions for the built-in tower."""
+    """Return the pretrained text tower's tokenizer; for the built-in tower its teacher's, or one trained on captions.
+
+    Raises:
+        UserError: when the teacher is no run, or a pretrained text tower reads other tokens than it.
+    """
+    teacher = config.teacher if isinstance(config, TaughtConfig) else ""
     if config.text_encoder in TEXT_TOWERS:
+        if teacher:
+            return taught.tokenizer_of(teacher)
         return Tokenizer.train(captions, vocabulary=config.text_vocabulary)
     from diptych.encoders import pretrained
 
-    return Tokenizer.from_pretrained(pretrained.tokenizer_source(config.text_encoder))
+    own = Tokenizer.from_pretrained(pretrained.tokenizer_source(config.text_encoder))
+    return taught.tokenizer_of(teacher, own) if teacher else own
 
 
 def build_image(config: TowerConfig, spec: DataSpec) -> ImageEncoder:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.data.source import Problem
-from diptych.metrics.retrieval import Retrieval
+from diptych.metrics.shown import tables
 from diptych.train.checkpoint import read_record
 
 LISTED = 20
@@ -17,7 +17,7 @@ LISTED = 20
 def write_card(
     out: Path,
     *,
-    scores: Retrieval | None = None,
+    scores: Mapping[str, float] | None = None,
     split: str = "test",
     left_out: Sequence[Problem] = (),
     paired: bool = True,
@@ -26,7 +26,7 @@ def write_card(
 
     Args:
         out: the run folder.
-        scores: retrieval, where it was measured.
+        scores: by flat names, where they were measured.
         split: on which it was.
         left_out: rows that could not be used; counted, and the first of them listed.
         paired: whether the system puts pictures and texts in one space, so that they can be compared.
@@ -68,25 +68,18 @@ def write_card(
     return path
 
 
-def _scores(scores: Retrieval | None, split: str) -> list[str]:
-    if scores is None:
+def _scores(scores: Mapping[str, float] | None, split: str) -> list[str]:
+    if not scores:
         return []
-    names = list(scores["image_to_text"])
-    head = " | ".join(["", *(name.replace("_", " ") for name in names)])
-    rows = []
-    for title, row in (("image to text", scores["image_to_text"]), ("text to image", scores["text_to_image"])):
-        cells = (f"{100 * row[name]:.1f} %" if name.startswith("r@") else f"{row[name]:,.1f}" for name in names)
-        rows.append(f"| {title} | {' | '.join(cells)} |")
-    return [
-        f"## Retrieval on {split}, {scores['pairs']:,} texts",
-        "",
-        f"|{head} |",
-        "|" + " --- |" * (len(names) + 1),
-        *rows,
-        "",
-        "Any of a picture's texts counts; ties count against the model.",
-        "",
-    ]
+    lines = [f"## Scores on {split}", ""]
+    for shown in tables(scores):
+        head = " | ".join(["", *shown.names])
+        lines += [f"|{head} |", "|" + " --- |" * (len(shown.names) + 1)]
+        lines += [f"| {title} | {' | '.join(cells)} |" for title, cells in shown.rows]
+        lines.append("")
+    if any(name.endswith("r@1") for name in scores):
+        lines += ["Any of a picture's texts counts; ties count against the model.", ""]
+    return lines
 
 
 def _settings(record: Mapping[str, Any]) -> list[str]:

@@ -13,14 +13,28 @@ from torch import Tensor
 
 from diptych.core.model import Model, PairEncoder
 from diptych.data.images import BadPicture, decode
-from diptych.metrics.retrieval import Retrieval
+from diptych.metrics.shown import show, tables
 from diptych.report.curves import curves
 from diptych.report.page import data_uri, render
-from diptych.tasks.pairs import Gallery, PairData
+from diptych.tasks.data import TaskData
+from diptych.tasks.pair_data import Gallery, PairData
 from diptych.tasks.retrieval import encode
 from diptych.train.checkpoint import read_record
 
 SHOWN, QUERIES, LONGEST_GALLERY = 6, 6, 5000
+TILES = {
+    "image_to_text/r@1": "image to text, first hit right (R@1)",
+    "text_to_image/r@1": "text to image, first hit right (R@1)",
+    "texts": "texts in the gallery",
+    "accuracy": "of answers right",
+    "cider": "CIDEr-D of the captions",
+}
+NOTE = (
+    "R@K: how often a right one is among the first K. A picture is right with any of its texts; ties count against the "
+    "model; a sentence that several pictures share is right for each."
+)
+UNDRAWN = ("rank", "texts", "r@5", "mean_r@1")
+"""Scores whose curves would only crowd the picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +48,7 @@ class Ranked:
 
 
 def write_report(
-    out: Path, data: PairData, model: Model, *, scores: Retrieval | None = None, split: str = "test"
+    out: Path, data: TaskData, model: Model, *, scores: Mapping[str, float] | None = None, split: str = "test"
 ) -> Path:
     """Write `report.html` into a run folder; one file that needs no network.
 
@@ -42,7 +56,7 @@ def write_report(
         out: the run folder.
         data: what the pictures and texts are taken from.
         model: with its kept weights.
-        scores: retrieval on `split`, where it was measured.
+        scores: on `split` by flat names, where they were measured.
         split: which pictures are shown; dev or train where it is empty.
 
     Returns:
@@ -50,9 +64,6 @@ def write_report(
     """
     record = read_record(out)
     history = list(_history(out / "metrics.jsonl"))
-    galleries = (data.gallery(name) for name in (split, "dev", "train"))
-    gallery = next(found for found in galleries if found is not None)
-    gallery = Gallery(data, gallery.rows[:LONGEST_GALLERY])
     return render(
         "run.html.j2",
         out / "report.html",
@@ -60,9 +71,9 @@ def write_report(
             "title": f"{record['system']} on {record['data']['named']}",
             "subtitle": record["data"]["source"],
             "tiles": list(_tiles(scores, history)),
-            "tables": [_table(scores, split)] if scores is not None else [],
+            "tables": list(_tables(scores or {}, split)),
             "curves": _curves(history),
-            "sections": _sections(data, gallery, model),
+            "sections": _sections(data, model, split),
             "command": record.get("command", ""),
             "settings": list(_settings(record)),
         },
@@ -75,36 +86,32 @@ def _history(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _tiles(scores: Retrieval | None, history: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
-    if scores is not None:
-        for side in ("image_to_text", "text_to_image"):
-            name = side.replace("_", " ")
-            yield {"value": f"{100 * scores[side]['r@1']:.1f} %", "name": f"{name}, first hit right (R@1)"}
-        yield {"value": f"{scores['pairs']:,}", "name": "texts in the gallery"}
+def _tiles(scores: Mapping[str, float] | None, history: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    for name, value in list((scores or {}).items()):
+        if name in TILES:
+            yield {"value": show(name, value), "name": TILES[name]}
     if history:
         yield {"value": f"{history[-1].get('step', 0):,}", "name": "training steps"}
 
 
-def _table(scores: Retrieval, split: str) -> dict[str, Any]:
-    names = list(scores["image_to_text"])
-    rows = []
-    for title, values in (("image to text", scores["image_to_text"]), ("text to image", scores["text_to_image"])):
-        cells = (f"{100 * values[name]:.1f} %" if name.startswith("r@") else f"{values[name]:,.1f}" for name in names)
-        rows.append([title, *cells])
-    return {
-        "title": f"Retrieval on {split}",
-        "note": "R@K: how often a right one is among the first K. A picture is right with any of its texts; ties count "
-        "against the model; a sentence that several pictures share is right for each.",
-        "head": ["", *(name.upper().replace("_", " ") for name in names)],
-        "rows": rows,
-    }
+def _tables(scores: Mapping[str, float], split: str) -> Iterator[dict[str, Any]]:
+    for number, shown in enumerate(tables(scores)):
+        yield {
+            "title": f"Scores on {split}" if number == 0 else "",
+            "note": NOTE if any(name.startswith("r@") for name in shown.names) else "",
+            "head": ["", *(name.upper() if name.startswith("r@") else name for name in shown.names)],
+            "rows": [[title, *cells] for title, cells in shown.rows],
+        }
 
 
 def _curves(history: Sequence[Mapping[str, Any]]) -> str:
     def line(name: str) -> list[tuple[float, float]]:
         return [(float(row["epoch"]), float(row[name])) for row in history if name in row and "epoch" in row]
 
-    scored = ("image_to_text/r@1", "text_to_image/r@1", "image_to_text/r@10", "text_to_image/r@10")
+    measured = dict.fromkeys(
+        name for row in history for name in row if name.startswith("valid/") and "loss" not in name
+    )
+    scored = [name.removeprefix("valid/") for name in measured if not name.endswith(UNDRAWN)]
     return curves(
         {
             "loss": {"training": line("loss"), "dev": line("valid/loss")},
@@ -113,9 +120,11 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _sections(data: PairData, gallery: Gallery, model: Model) -> list[dict[str, Any]]:
-    if not isinstance(model, PairEncoder):
+def _sections(data: TaskData, model: Model, split: str) -> list[dict[str, Any]]:
+    if not isinstance(model, PairEncoder) or not isinstance(data, PairData):
         return []
+    galleries = (data.gallery(name) for name in (split, "dev", "train"))
+    gallery = Gallery(data, next(found for found in galleries if found is not None).rows[:LONGEST_GALLERY])
     image, image_id, text, text_id, _ = encode(model, gallery.epoch())
     by_text = list(_rank(text, image, text_id, image_id))
     by_image = list(_rank(image, text, image_id, text_id))

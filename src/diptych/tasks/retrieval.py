@@ -60,8 +60,9 @@ def retrieve(model: Model, batches: Iterable[Batch]) -> Retrieval:
 
 
 def score(model: Model, batches: Iterable[Batch]) -> dict[str, float]:
-    """Return the retrieval scores by flat names, and `mean_r@1`, the mean of both directions."""
+    """Return the retrieval scores by flat names, `mean_r@1`, the mean of both directions, and how many `texts`."""
     found = retrieve(model, batches)
     flat = {f"image_to_text/{name}": value for name, value in found["image_to_text"].items()}
     flat |= {f"text_to_image/{name}": value for name, value in found["text_to_image"].items()}
-    return flat | {MONITOR: (flat["image_to_text/r@1"] + flat["text_to_image/r@1"]) / 2}
+    mean = (flat["image_to_text/r@1"] + flat["text_to_image/r@1"]) / 2
+    return flat | {MONITOR: mean, "texts": float(found["pairs"])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,20 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from diptych import models
+from diptych import models, tasks
 from diptych.core.batch import DataSpec
 from diptych.core.errors import UserError
-from diptych.core.model import Fitted, Model, PairEncoder
+from diptych.core.model import Fitted, Model
 from diptych.core.runtime import barrier, rank, seed_everything
-from diptych.data.loader import Loader
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.offers import Towered
-from diptych.encoders.towers import TowerConfig, context_for, image_size_for, tokenizer_for
-from diptych.metrics.retrieval import Retrieval
-from diptych.tasks.features import compute_features
-from diptych.tasks.pairs import Gallery, PairData, PairSettings
-from diptych.tasks.retrieval import retrieve
+from diptych.tasks.data import TaskData, judge_on
+from diptych.tasks.task import Skipping
 from diptych.train.checkpoint import WEIGHTS, load_weights, read_record
 from diptych.train.files import disk_trouble
 from diptych.train.folder import where_to_start
@@ -34,6 +31,9 @@ from diptych.train.trainer import train
 TOWERS = {"image_encoder": "image_tower", "text_encoder": "text_tower"}
 """Fields of a config that name a tower, and where the model has it; also names of folders inside a run."""
 
+SCORES = "scores.json"
+"""File in a run folder with the scores on the test split, by flat names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
@@ -41,13 +41,13 @@ class Experiment:
 
     plan: Plan
     model: Model
-    data: PairData
+    data: TaskData
     record: dict[str, Any]
     skipped: list[Problem] = field(default_factory=list)
 
     def left_out(self) -> list[Problem]:
         """Return the rows that could not be used, as far as they were come across."""
-        found = (*self.data.source.problems, *self.data.features.problems, *self.skipped)
+        found = (*self.data.source.problems, *self.data.unread(), *self.skipped)
         return [problem for problem in found if not problem.kept]
 
 
@@ -66,7 +66,7 @@ class OpenRun:
     @property
     def crop(self) -> str:
         """How the model's image tower wants pictures made square."""
-        return crop_of(self.model)
+        return self.model.image_tower.crop if isinstance(self.model, Towered) else "squash"
 
 
 def prepare(
@@ -85,21 +85,10 @@ def prepare(
         resume: as in `train`.
 
     Raises:
-        UserError: when the system takes no towers, the data has no captions or the folder cannot be used.
+        UserError: when the data lacks what the system learns from, or the folder cannot be used.
     """
-    if not isinstance(plan.model, TowerConfig):
-        raise UserError(f"{plan.system} has no image and text tower, so it does not learn from pictures with captions")
-    source.need_captions()
-    tokenizer = tokenizer_for(plan.model, source.texts(source.rows("train")))
-    spec = DataSpec(
-        image_size=image_size_for(plan.model),
-        vocabulary=tokenizer.vocabulary,
-        context=context_for(plan.model),
-        pad_id=tokenizer.pad_id,
-        bos_id=tokenizer.bos_id,
-        eos_id=tokenizer.eos_id,
-        unk_id=tokenizer.unk_id,
-    )
+    kind = tasks.load(plan.model.learns)
+    tokenizer, spec = kind.facts(source, plan.model, plan.data)
     record = {
         "system": plan.system,
         "config": plan.model.model_dump(mode="json"),
@@ -112,50 +101,34 @@ def prepare(
     where_to_start(out, record, plan.train, resume=resume)
     seed_everything(plan.train.seed)
     model = models.load(plan.system).build(plan.model, spec)
-    data = pair_data(source, model, tokenizer, spec, plan.data, seed=plan.train.seed, device=plan.train.device)
+    data = kind.join(source, model, tokenizer, spec, plan.data, seed=plan.train.seed, device=plan.train.device)
     return Experiment(plan, model, data, record)
 
 
-def pair_data(
-    source: Source,
-    model: Model,
-    tokenizer: Tokenizer,
-    spec: DataSpec,
-    settings: PairSettings,
-    *,
-    split: str = "all",
-    seed: int = 0,
-    device: str = "auto",
-) -> PairData:
-    """Join a source and a model; with `settings.cache`, frozen towers are asked once and their outputs kept on disk.
+def data_for(run: OpenRun, source: Source, *, split: str = "all", device: str = "auto") -> TaskData:
+    """Join a source to an opened run, read as in its training, but with nothing cached or changed at random.
 
     Args:
-        source: the data.
-        model: built or loaded.
-        tokenizer: of its text tower.
-        spec: it was built for.
-        settings: how to read pairs.
+        run: the model and its tokenizer.
+        source: any data of its kind.
         split: the rows that will be used.
-        seed: of order and captions.
         device: where frozen towers compute.
     """
-    data = PairData(source, tokenizer, spec, settings, crop=crop_of(model), seed=seed)
-    if not settings.cache or not isinstance(model, Towered):
-        return data
-    features = compute_features(
-        source, model, tokenizer, spec, source.rows(split), still=settings.augment == "none", device=device
-    )
-    return PairData(source, tokenizer, spec, settings, crop=data.crop, features=features, seed=seed)
+    kind = tasks.load(models.load(run.system).Config.learns)
+    known = {name: value for name, value in run.record["data"].items() if name in kind.Settings.model_fields}
+    plain = {"cache": False, "augment": "none"}
+    settings = kind.Settings.parse(known | {name: value for name, value in plain.items() if name in known})
+    return kind.join(source, run.model, run.tokenizer, run.spec, settings, split=split, device=device)
 
 
 def run(
     experiment: Experiment, *, out: Path, command: str = "", resume: bool = False
-) -> tuple[Result, Retrieval | None]:
-    """Train and save a run folder; what is known of the test split is scored once, at the end.
+) -> tuple[Result, dict[str, float]]:
+    """Train and save a run folder; what is known of the test split is scored once, at the end, into `scores.json`.
 
     Returns:
-        How the training ended, and the retrieval scores on the test split, where there is one, the model can be
-        scored so and the training ended by itself.
+        How the training ended, and the scores on the test split by flat names: none when there is no such split or
+        the training was interrupted.
     """
     if rank() == 0:
         save_assets(out, experiment.model, experiment.data.tokenizer)
@@ -172,11 +145,18 @@ def run(
         command=command,
         resume=resume,
     )
-    for batches in (task.train, task.valid):
-        experiment.skipped.extend(batches.skipped if isinstance(batches, Loader | Gallery) else ())
-    if result.stopped == "interrupted" or task.test is None or not isinstance(experiment.model, PairEncoder):
-        return result, None
-    return result, retrieve(experiment.model, task.test.epoch(0))
+    seen: list[object] = [task.train, task.valid]
+    for batches in seen:
+        if isinstance(batches, Skipping):
+            experiment.skipped.extend(problem for problem in batches.skipped if isinstance(problem, Problem))
+    if result.stopped == "interrupted" or task.test is None:
+        return result, {}
+    scores = judge_on(experiment.model, task.test, task.evaluators, skipped=experiment.skipped)
+    if rank() == 0:
+        with disk_trouble(str(out), "the weights are saved"):
+            text = json.dumps({"test": scores}, indent=2)
+            (out / SCORES).write_text(text + "\n", encoding="utf-8")
+    return result, scores
 
 
 def save_assets(out: Path, model: Model, tokenizer: Tokenizer) -> None:
@@ -211,11 +191,6 @@ def load_run(folder: Path) -> OpenRun:
     digest = hashlib.blake2b((folder / WEIGHTS).read_bytes(), digest_size=8).hexdigest()
     tokenizer = Tokenizer.load(folder, spec)
     return OpenRun(folder, record["system"], model.eval(), tokenizer, spec, f"{record['system']}-{digest}", record)
-
-
-def crop_of(model: Model) -> str:
-    """Return how a model's image tower wants pictures made square."""
-    return model.image_tower.crop if isinstance(model, Towered) else "squash"
 
 
 def versions() -> Mapping[str, str]:

@@ -9,10 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from diptych import models
+from diptych import models, tasks
 from diptych.core.config import Config
 from diptych.core.errors import UserError, unknown
-from diptych.tasks.pairs import PairSettings
 from diptych.train.config import TrainConfig
 
 SECTIONS = ("model", "data", "train")
@@ -24,7 +23,7 @@ class Plan:
 
     system: str
     model: Config
-    data: PairSettings
+    data: Config
     train: TrainConfig
 
     def dump(self) -> dict[str, Any]:
@@ -80,9 +79,10 @@ def make_plan(system: str, *, recipe: Recipe | None = None, settings: Mapping[st
     Raises:
         UserError: for a system, setting or value that is not known.
     """
+    choices = models.load(system).Config
     kinds: dict[str, type[Config]] = {
-        "model": models.load(system).Config,
-        "data": PairSettings,
+        "model": choices,
+        "data": tasks.load(choices.learns).Settings,
         "train": TrainConfig,
     }
     values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}

@@ -1,7 +1,7 @@
 """MAE: an image tower learns from pictures alone, by painting the three quarters of their patches it did not see.
 
 Hidden patches are really dropped, so that the encoder costs a quarter; a narrow decoder predicts them. Captions are
-not read: of the inherited settings those of the text tower are idle. There is no space for texts, hence no retrieval;
+not needed: of the inherited settings those of the text tower are idle. There is no space for texts, hence no retrieval;
 what is watched in training is the loss on the dev split, where the same patches are hidden each time.
 
 Reference:
@@ -10,6 +10,8 @@ Reference:
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from jaxtyping import Float, Shaped
 from pydantic import Field
@@ -32,6 +34,8 @@ from diptych.objectives.masked_pixels import masked_pixels
 
 class Config(TowerConfig):
     """What an MAE is made of; the sizes of the encoder are the inherited ones of a "vit"."""
+
+    learns: ClassVar[str] = "pictures"
 
     mask: float = Field(default=0.75, gt=0, lt=1, description="share of the patches that is hidden")
     decoder_dim: int = Field(default=64, gt=0, description="width of the decoder")
