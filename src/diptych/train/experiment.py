@@ -13,23 +13,20 @@ from typing import Any
 
 from diptych import models, tasks
 from diptych.core.batch import DataSpec
-from diptych.core.errors import UserError
 from diptych.core.model import Fitted, Model
 from diptych.core.runtime import barrier, rank, seed_everything
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.offers import Towered
+from diptych.models.saved import open_model
 from diptych.tasks.data import TaskData, judge_on
 from diptych.tasks.task import Skipping
-from diptych.train.checkpoint import WEIGHTS, load_weights, read_record
+from diptych.train.checkpoint import WEIGHTS, read_record
 from diptych.train.files import disk_trouble
 from diptych.train.folder import where_to_start
 from diptych.train.plan import Plan
 from diptych.train.result import Result
 from diptych.train.trainer import train
-
-TOWERS = {"image_encoder": "image_tower", "text_encoder": "text_tower"}
-"""Fields of a config that name a tower, and where the model has it; also names of folders inside a run."""
 
 SCORES = "scores.json"
 """File in a run folder with the scores on the test split, by flat names."""
@@ -178,19 +175,11 @@ def load_run(folder: Path) -> OpenRun:
         UserError: when it is no run, is unfinished or cut short, or does not fit its system.
     """
     record = read_record(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise UserError(f"{folder} has no weights yet: its training has not come to a first score; let it go on")
-    module = models.load(record["system"])
-    values: dict[str, Any] = dict(record["config"])
-    for name in TOWERS:
-        if name in values and (folder / name).is_dir():
-            values[name] = f"config:{folder / name}"
-    spec = DataSpec.parse(record["spec"])
-    model = module.build(module.Config.parse(values), spec)
-    load_weights(model, folder)
+    model = open_model(folder, record)
     digest = hashlib.blake2b((folder / WEIGHTS).read_bytes(), digest_size=8).hexdigest()
+    spec = DataSpec.parse(record["spec"])
     tokenizer = Tokenizer.load(folder, spec)
-    return OpenRun(folder, record["system"], model.eval(), tokenizer, spec, f"{record['system']}-{digest}", record)
+    return OpenRun(folder, record["system"], model, tokenizer, spec, f"{record['system']}-{digest}", record)
 
 
 def versions() -> Mapping[str, str]:
