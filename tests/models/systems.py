@@ -42,6 +42,12 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     ],
     "adversarial": [{"hidden": 16, "judge_hidden": 8}],
     "align": [{"image_width": 8, "image_blocks": (1, 1)}, {"image_encoder": "vit", "smoothing": 0.0}],
+    "distill": [  # variant=similarity needs a run to teach it: see its own test
+        {"alpha_steps": 20},
+        {"alpha_steps": 0, "queue": 8, "image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)},
+        {"variant": "feature", "text_train": "frozen"},
+        {"variant": "feature", "text_train": "frozen", "distance": "squared", "mirror": True, "standardise": True},
+    ],
     "mae": [{}, {"normalise_patches": False, "image_pool": "mean"}],
     "mae_clip": [{}, {"align_from": "visible", "gradient_norms": True}, {"align": "adversarial", "image_pool": "mean"}],
     "mapper": [

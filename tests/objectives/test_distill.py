@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from diptych.core.errors import UserError
 from diptych.objectives.contrastive import contrastive
-from diptych.objectives.distill import feature_distance, momentum_contrastive, prediction_kl, similarity_kl
+from diptych.objectives.distill import Queue, feature_distance, momentum_contrastive, prediction_kl, similarity_kl
 
 
 def units(count=2, size=6):
@@ -96,3 +96,33 @@ def test_gradient_check():
 def test_a_share_out_of_range_is_told():
     with pytest.raises(UserError, match=r"alpha is 1\.5"):
         momentum_contrastive(*units(), 1.0, *units(), alpha=1.5)
+
+
+def test_momentum_knows_positives_and_those_that_wait():
+    image, text, slow_image, slow_text = units(4)
+    group, waiting = torch.tensor([0, 1, 0, 3, 4, 5]), torch.tensor([1, 7, -1])
+    plain = momentum_contrastive(image, text, 7.0, slow_image, slow_text, alpha=0.0, group=group)
+    assert plain.item() == pytest.approx(contrastive(image, text, 7.0, group=group).item(), abs=1e-12)
+    old = [side.detach() for side in units(2, 3)]
+    wanted = 0.0
+    right = (group[:, None] == torch.cat([group, waiting])).double()
+    right = right / right.sum(1, keepdim=True)
+    assert right[1].tolist() == [0, 0.5, 0, 0, 0, 0, 0.5, 0, 0]
+    for mine, theirs, slow in ((image, text, (slow_image, slow_text)), (text, image, (slow_text, slow_image))):
+        wait = old[1] if mine is image else old[0]
+        target = 0.4 * (7 * slow[0] @ torch.cat([slow[1], wait]).T).softmax(1) + 0.6 * right
+        wanted += -(target * (7 * mine @ torch.cat([theirs, wait]).T).log_softmax(1)).sum(1).mean().item() / 2
+    queue = Queue(old[0], old[1], waiting)
+    loss = momentum_contrastive(image, text, 7.0, slow_image, slow_text, alpha=0.4, group=group, queue=queue)
+    assert loss.item() == pytest.approx(wanted, abs=1e-12)
+    unnamed = momentum_contrastive(image, text, 7.0, slow_image, slow_text, alpha=0.0, queue=queue)
+    negatives = (7 * image @ torch.cat([text, old[1]]).T).log_softmax(1).diagonal().mean()
+    negatives = negatives + (7 * text @ torch.cat([image, old[0]]).T).log_softmax(1).diagonal().mean()
+    assert unnamed.item() == pytest.approx(-negatives.item() / 2, abs=1e-12)
+
+
+def test_logits_stay_exact_where_layers_round():
+    sides = [side.detach().float() for side in units(4)]
+    wanted = momentum_contrastive(*sides[:2], 100.0, *sides[2:], alpha=0.4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert momentum_contrastive(*sides[:2], 100.0, *sides[2:], alpha=0.4).item() == wanted.item()

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from diptych.core.batch import Batch
+from diptych.core.batch import Batch, States
 from diptych.core.model import AfterStep, Coupled, Fitted, Loss, Model, PairEncoder
 from diptych.encoders.base import ImageEncoder, TextEncoder, Tower
 from diptych.encoders.offers import Reads, Towered
@@ -68,6 +68,14 @@ class DualEncoder(Model, Fitted, PairEncoder, Towered, ABC):
 
         With `mirror`, training looks at a picture or at its mirror image, evaluation at both.
         """
+        states, mirrored = self.look(batch)
+        vectors: Tensor = F.normalize(self.read_image(states), dim=1)
+        if mirrored is None or self.training:
+            return vectors
+        return F.normalize(vectors + F.normalize(self.read_image(mirrored), dim=1), dim=1)
+
+    def look(self, batch: Batch) -> tuple[States, States | None]:
+        """Return what the image tower makes of pictures, and of their mirror images where both are to be read."""
         states, mirrored = batch.image_states, batch.mirrored_states
         if states is None:
             image = batch.need("image")
@@ -76,10 +84,7 @@ class DualEncoder(Model, Fitted, PairEncoder, Towered, ABC):
                 image = torch.where(turned[:, None, None, None], image.flip(-1), image)
             states = self.image_tower(image)
             mirrored = self.image_tower(image.flip(-1)) if self.mirror and not self.training else None
-        vectors: Tensor = F.normalize(self.read_image(states), dim=1)
-        if mirrored is None or self.training:
-            return vectors
-        return F.normalize(vectors + F.normalize(self.read_image(mirrored), dim=1), dim=1)
+        return states, mirrored
 
     def encode_text(self, batch: Batch) -> Float[Tensor, "b d"]:
         """Return unit vectors for texts, or for what a frozen tower made of them."""

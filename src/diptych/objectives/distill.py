@@ -4,16 +4,18 @@ No gradient ever reaches the teacher's side. Alignment by distillation needs a t
 pre-trained text tower, or a larger model of the same kind.
 
 Reference: Hinton et al. 2015, arXiv 1503.02531; Gupta et al. 2015, arXiv 1507.00448 (across modalities); Li et al.
-2021, arXiv 2107.07651 (ALBEF, momentum targets; here without its queue); Yang et al. 2023, arXiv 2307.12732 (CLIP-KD).
+2021, arXiv 2107.07651 (ALBEF, momentum targets and their queue); Yang et al. 2023, arXiv 2307.12732 (CLIP-KD).
 open_clip minimises the cross-entropy where this returns the KL: the gradients are equal. Unlike `contrastive`, these
 hold the whole matrix of the local rows' similarities.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from diptych.core.errors import UserError, unknown
@@ -102,6 +104,21 @@ def similarity_kl(
     return loss
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What slow copies of the towers made of earlier batches, the same on every process; more wrong partners.
+
+    Args:
+        image: vectors of pictures.
+        text: vectors of texts; row i belongs to row i of `image`.
+        group: as in `momentum_contrastive`; a number that no row of the batch has makes a row wrong for all of them.
+    """
+
+    image: Float[Tensor, "q d"]
+    text: Float[Tensor, "q d"]
+    group: Int[Tensor, " q"]
+
+
 def momentum_contrastive(
     image: Float[Tensor, "b d"],
     text: Float[Tensor, "b d"],
@@ -110,6 +127,8 @@ def momentum_contrastive(
     slow_text: Float[Tensor, "b d"],
     *,
     alpha: float,
+    group: Int[Tensor, " b"] | None = None,
+    queue: Queue | None = None,
 ) -> Float[Tensor, ""]:
     """Contrast with targets that are partly what slow copies of the towers believe; rows of every process count.
 
@@ -120,9 +139,11 @@ def momentum_contrastive(
         slow_image: the same pictures from a moving average of the towers.
         slow_text: the same texts from it.
         alpha: share of the soft targets, in [0, 1]; ALBEF raises it from 0 to 0.4 over the first epoch.
+        group: rows that share a number are positives of each other (captions of one picture); None: only row i is.
+        queue: slow vectors of earlier batches, compared with beside those of this one.
 
     Returns:
-        The mean cross-entropy of both directions in nats; the contrastive loss when alpha is 0.
+        The mean cross-entropy of both directions in nats; the contrastive loss when alpha is 0 and nothing waits.
 
     Raises:
         UserError: for an alpha outside [0, 1].
@@ -131,17 +152,41 @@ def momentum_contrastive(
         raise UserError(f"alpha is {alpha}, allowed is a share from 0 to 1; ALBEF ends at 0.4")
     fixed = scale.detach() if isinstance(scale, Tensor) else scale
     loss = image.new_zeros(())
-    right = torch.arange(len(image), device=image.device) + rank() * len(image)
-    slow = _both_ways(slow_image.detach(), slow_text.detach(), fixed)
-    for fast, soft in zip(_both_ways(image, text, scale), slow, strict=True):
-        mine = fast.log_softmax(1)
-        hard = mine.gather(1, right[:, None]).sum() / len(mine)
-        loss = loss - (1 - alpha) * hard / 2 - alpha * (soft.softmax(1) * mine).sum(1).mean() / 2
+    right = _right(image, group, queue)
+    slow = _both_ways(slow_image.detach(), slow_text.detach(), fixed, queue)
+    for fast, soft in zip(_both_ways(image, text, scale, queue), slow, strict=True):
+        target = (1 - alpha) * right.to(fast.dtype) + alpha * soft.softmax(1)
+        loss = loss - (target * fast.log_softmax(1)).sum(1).mean() / 2
     return loss
 
 
+def _right(image: Float[Tensor, "b d"], group: Int[Tensor, " b"] | None, queue: Queue | None) -> Float[Tensor, "b n"]:
+    """Return for each local row the share of the target that each partner has, the queue's behind the batch's."""
+    waiting = 0 if queue is None else len(queue.group)
+    if group is None:
+        here = torch.arange(len(image), device=image.device)
+        names = gather(here + rank() * len(image))
+        mine, everybody = names[here + rank() * len(image)], F.pad(names, (0, waiting), value=-1)
+    else:
+        names = gather(group)
+        mine, everybody = group, names if queue is None else torch.cat([names, queue.group])
+    same = (mine[:, None] == everybody).to(torch.promote_types(image.dtype, torch.float32))
+    return same / same.sum(1, keepdim=True)
+
+
 def _both_ways(
-    image: Float[Tensor, "b d"], text: Float[Tensor, "b d"], scale: Float[Tensor, ""] | float
+    image: Float[Tensor, "b d"],
+    text: Float[Tensor, "b d"],
+    scale: Float[Tensor, ""] | float,
+    queue: Queue | None = None,
 ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"]]:
-    """Return the logits of local pictures against everybody's texts, and of local texts against all pictures."""
-    return scale * image @ gather(text).T, scale * text @ gather(image).T
+    """Return the logits of local pictures against everybody's texts and the queue's, and of local texts likewise.
+
+    Logits are float32 also where layers round to bfloat16: near a scale of 100 an error there is one of nats.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        image, text = (side.to(torch.promote_types(side.dtype, torch.float32)) for side in (image, text))
+        texts, images = gather(text), gather(image)
+        if queue is not None:
+            texts, images = torch.cat([texts, queue.text]), torch.cat([images, queue.image])
+        return scale * image @ texts.T, scale * text @ images.T
