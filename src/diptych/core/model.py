@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diptych.core.batch import Batch
+from diptych.core.batch import Batch, States
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +107,23 @@ class PairEncoder(ABC):
     @abstractmethod
     def scale(self) -> Float[Tensor, ""]:
         """Return what cosines are multiplied with to become logits, the inverse temperature; > 0."""
+
+
+class PairScorer(ABC):
+    """Offers a score of a picture with a text looked at together, which no two vectors can give.
+
+    Each side is prepared once, then any picture can be scored with any text. That costs far more than a product of
+    vectors: a `PairScorer` is mostly a `PairEncoder` too, whose vectors find the candidates.
+    """
+
+    @abstractmethod
+    def image_parts(self, batch: Batch) -> States:
+        """Return what scoring needs of `batch.image` or `batch.image_states`."""
+
+    @abstractmethod
+    def text_parts(self, batch: Batch) -> States:
+        """Return what scoring needs of `batch.tokens` or `batch.text_states`."""
+
+    @abstractmethod
+    def score(self, image: States, text: States) -> Float[Tensor, "m n"]:
+        """Score every picture with every text; higher is better, the unit is the system's."""

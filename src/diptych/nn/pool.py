@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -73,7 +75,23 @@ class QueryPool(nn.Module):
         return pooled
 
 
-class CellPool(nn.Module):
+class CellGather(nn.Module, ABC):
+    """What makes one vector of a frozen tower's tokens.
+
+    Attributes:
+        width: of the vector.
+        even: the numbers that standardise the tokens; None where they are read as they are.
+    """
+
+    width: int
+    even: Standardise | None
+
+    @abstractmethod
+    def forward(self, tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b e"]:
+        """Gather the real tokens; zero where there are none. Padding must be finite."""
+
+
+class CellPool(CellGather):
     """Pooling of frozen tokens by learned queries, without values or keys of its own: cheap and hard to overfit.
 
     Each query scores every token by one linear map and takes the weighted mean of the tokens as they are. Where the
@@ -89,6 +107,7 @@ class CellPool(nn.Module):
 
     def __init__(self, dim: int, *, queries: int, drop: float = 0.0, standardise: bool = False) -> None:
         super().__init__()
+        self.width = queries * dim
         self.score = nn.Linear(dim, queries)
         self.even = Standardise(dim) if standardise else None
         self.drop = drop

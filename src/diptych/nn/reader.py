@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diptych.core.batch import States
 from diptych.nn.head import Head
-from diptych.nn.pool import CellPool
+from diptych.nn.pool import CellGather, CellPool
 from diptych.nn.standardise import Standardise
 
 
@@ -24,6 +24,7 @@ class Reader(nn.Module):
         dropout: of the summary's features.
         cell_dropout: of whole cells, and of what the queries take.
         standardise: bring every feature to mean 0 and deviation 1 over the data, once `look` and `settle` were called.
+        gather: what makes one vector of the cells, in the place of the queries; it standardises them itself.
     """
 
     def __init__(
@@ -38,16 +39,18 @@ class Reader(nn.Module):
         dropout: float = 0.0,
         cell_dropout: float = 0.0,
         standardise: bool = False,
+        gather: CellGather | None = None,
     ) -> None:
         super().__init__()
         self.standardised = standardise
         self.even_summary = Standardise(dim) if standardise else None
         self.head = Head(dim, out, kind=head, hidden=hidden, dropout=dropout)
         self.cells: nn.Sequential | None = None
-        self.pool: CellPool | None = None
-        if cells is not None:
+        self.pool = gather
+        if gather is None and cells is not None:
             self.pool = CellPool(cells, queries=queries, drop=cell_dropout, standardise=standardise)
-            self.cells = nn.Sequential(nn.Dropout(cell_dropout), nn.Linear(queries * cells, out))
+        if self.pool is not None:
+            self.cells = nn.Sequential(nn.Dropout(cell_dropout), nn.Linear(self.pool.width, out))
 
     def forward(self, states: States) -> Float[Tensor, "b e"]:
         """Read; float32 whatever the layers compute in."""

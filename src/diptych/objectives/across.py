@@ -1,4 +1,4 @@
-"""Sums over processes that gradients pass through."""
+"""Sums over processes that gradients pass through, and what processes must agree on first."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def log_add_exp(local: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         return local
     summed: Tensor = _LogAddExp.apply(local)  # type: ignore[no-untyped-call]
     return summed
+
+
+def largest_over_processes(value: int, device: torch.device) -> int:
+    """Return the largest of a number that each process has."""
+    largest = torch.tensor(value, device=device)
+    if world() > 1:
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest)
 
 
 class _LogAddExp(torch.autograd.Function):

@@ -60,6 +60,36 @@ def triplet(
     return loss / len(image) if mean else loss * (whole / len(image))
 
 
+def score_triplet(
+    scores: Float[Tensor, "b n"],
+    *,
+    margin: float = 0.2,
+    hardest: float = 0.0,
+    group: Int[Tensor, " b"] | None = None,
+) -> Float[Tensor, ""]:
+    """Do as `triplet` does with scores that are no products of vectors, but of a picture and a text together.
+
+    Args:
+        scores: this process's pictures with everybody's texts; text i of this process's own belongs to its picture i.
+        margin: as in `triplet`, in units of the scores.
+        hardest: as in `triplet`.
+        group: as in `triplet`.
+
+    Returns:
+        The hinges of both directions, divided by the rows of all processes; the same on each of them.
+
+    Raises:
+        UserError: for a margin that is not positive or a share outside [0, 1].
+    """
+    _check(margin=margin, hardest=hardest, similarity=SIMILARITIES[0])
+    whole = gather(scores)
+    names = torch.arange(len(whole), device=whole.device) if group is None else gather(group)
+    wrong = names[:, None] != names
+    right = whole.diagonal()
+    sides = (_hinges(side, right, wrong, margin=margin, hardest=hardest) for side in (whole, whole.T))
+    return torch.stack(list(sides)).sum() / len(whole)
+
+
 def similarities(
     rows: Float[Tensor, "m d"], columns: Float[Tensor, "n d"], *, kind: str = "dot"
 ) -> Float[Tensor, "m n"]:
