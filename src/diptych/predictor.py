@@ -18,6 +18,7 @@ from diptych.core.model import Model, PairEncoder
 from diptych.core.runtime import pick_device
 from diptych.data.images import decode
 from diptych.data.loader import Example, Loader
+from diptych.data.prompts import PROMPTS as PROMPTS
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.metrics.zero_shot import zero_shot_weights
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Picture: TypeAlias = "str | Path | bytes | Image.Image | UInt8[np.ndarray, 'h w 3']"
-
-PROMPTS = ("{}", "a photo of a {}.", "a picture of a {}.", "a photo of the {}.", "there is a {}.")
-"""Sentences that a class name is put into; their vectors are averaged (Radford et al. 2021, section 3.1.4)."""
 
 
 class Predictor:

@@ -73,7 +73,7 @@ class Builder:
 
     Args:
         kind: what is read, for people, as "csv file pairs.csv".
-        captioned: whether a picture without a caption is a problem.
+        captioned: whether a picture without a caption is a problem, unless it has a label.
     """
 
     def __init__(self, kind: str, *, captioned: bool) -> None:
@@ -110,9 +110,10 @@ class Builder:
         """
         texts = [" ".join(text.split()) for text in captions]
         full = [text for text in texts if text]
-        if self.captioned and len(full) < max(len(texts), 1):
+        told = bool(full) or (fields is not None and fields.get("label") not in (None, ""))
+        if self.captioned and (len(full) < len(texts) > 1 or not told):
             self.problem(where, "the caption is empty" if len(texts) < 2 else "one of the captions is empty")
-        if self.captioned and not full:
+        if self.captioned and not told:
             return
         number = _UNSAID if split is None or not split.strip() else self._split_number(split, where)
         if number is None:

@@ -18,6 +18,7 @@ from diptych.core.config import Config
 from diptych.core.errors import UserError
 from diptych.core.model import Model, PairEncoder
 from diptych.data.loader import Example, Loader
+from diptych.data.prompts import PROMPTS
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.tasks.data import Judge, TaskData
@@ -36,6 +37,12 @@ class PairSettings(Config):
     workers: int = Field(default=2, ge=0, description="threads that read pictures; 0: none beside the main one")
     cache: bool = Field(default=True, description="keep the outputs of frozen towers on disk")
     labels: bool = Field(default=False, description="read each picture's class too, from the label column")
+    prompts: tuple[str, ...] = Field(
+        default=PROMPTS, description="captions of a picture that has a label alone, {} for the label; empty: none"
+    )
+    only: str = Field(default="", description="learn only where a column has a value, as source=human; empty: all")
+    exclude: str = Field(default="", description="do not learn where a column has a value, as source=generated")
+    noise: float = Field(default=0.0, ge=0, le=1, description="share of training pictures given others' captions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +154,8 @@ class PairData(TaskData):
         )
 
     def labels(self, examples: Sequence[Example]) -> Int[Tensor, " b"] | None:
-        """Number the classes of some examples; -1 where a row has none, None where classes are not asked for."""
-        if not self.settings.labels:
+        """Number the classes of some examples; -1 where a row has none, None where there are none."""
+        if not self.spec.classes:
             return None
         places = {name: place for place, name in enumerate(self.spec.classes)}
         return torch.tensor([places.get(str(example.row.fields.get("label")), -1) for example in examples])

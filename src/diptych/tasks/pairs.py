@@ -6,6 +6,9 @@ from diptych.core.batch import DataSpec
 from diptych.core.config import Config
 from diptych.core.errors import UserError
 from diptych.core.model import Model
+from diptych.data.noise import Noisy
+from diptych.data.prompts import Prompted
+from diptych.data.select import Rule, Selected
 from diptych.data.source import Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.offers import Towered
@@ -25,12 +28,30 @@ def facts(source: Source, config: Config, settings: PairSettings) -> tuple[Token
     """
     if not isinstance(config, TowerConfig):
         raise UserError("this system has no image and text tower, so it does not learn from pictures with captions")
+    source = arranged(source, settings)
     source.need_captions()
     tokenizer = tokenizer_for(config, source.texts(source.rows("train")))
-    classes = classes_of(source) if settings.labels else ()
+    classes = classes_of(source) if settings.labels else told_classes(source)
     return tokenizer, spec_for(
         tokenizer, image_size=image_size_for(config), context=context_for(config), classes=classes
     )
+
+
+def arranged(source: Source, settings: PairSettings) -> Source:
+    """Return a source as the settings want it: rows chosen, labels told in words, captions disturbed."""
+    rules = [
+        Rule.parse(text, wanted=wanted) for text, wanted in ((settings.only, True), (settings.exclude, False)) if text
+    ]
+    if rules:
+        source = Selected(source, rules)
+    if settings.noise > 0:
+        source = Noisy(source, settings.noise)
+    return Prompted(source, settings.prompts) if settings.prompts else source
+
+
+def told_classes(source: Source) -> tuple[str, ...]:
+    """Return the classes that stand in for captions, so that pictures of one class are known to belong together."""
+    return source.classes() if isinstance(source, Prompted) else ()
 
 
 def classes_of(source: Source) -> tuple[str, ...]:
@@ -68,6 +89,7 @@ def join(
         seed: of order and captions.
         device: where frozen towers compute.
     """
+    source = arranged(source, settings)
     crop = model.image_tower.crop if isinstance(model, Towered) else "squash"
     features = Features()
     if settings.cache and isinstance(model, Towered):

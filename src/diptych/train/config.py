@@ -19,6 +19,7 @@ class TrainConfig(Config):
 
     epochs: float = Field(default=10.0, ge=0, description="passes over the training data, for each stage of a system")
     steps: int = Field(default=0, ge=0, description="optimizer steps, for each stage; 0 goes by epochs")
+    init: str = Field(default="", description="folder of a run whose weights to begin with; empty: none")
     lr: float = Field(default=5e-4, gt=0, description="largest learning rate")
     tower_lr: float = Field(default=0.1, ge=0, description="factor on lr for weights that came pretrained")
     phase_lr: dict[str, Annotated[float, Field(ge=0)]] = Field(

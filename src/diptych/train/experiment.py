@@ -24,6 +24,7 @@ from diptych.tasks.task import Skipping
 from diptych.train.checkpoint import WEIGHTS, read_record
 from diptych.train.files import disk_trouble
 from diptych.train.folder import where_to_start
+from diptych.train.init import begin_with, tokens_of
 from diptych.train.plan import Plan
 from diptych.train.result import Result
 from diptych.train.trainer import train
@@ -86,6 +87,8 @@ def prepare(
     """
     kind = tasks.load(plan.model.learns)
     tokenizer, spec = kind.facts(source, plan.model, plan.data)
+    if plan.train.init:
+        tokenizer, spec = tokens_of(plan.train.init, spec)
     record = {
         "system": plan.system,
         "config": plan.model.model_dump(mode="json"),
@@ -98,6 +101,8 @@ def prepare(
     where_to_start(out, record, plan.train, resume=resume)
     seed_everything(plan.train.seed)
     model = models.load(plan.system).build(plan.model, spec)
+    if plan.train.init:
+        begin_with(model, plan.train.init, plan.model)
     data = kind.join(source, model, tokenizer, spec, plan.data, seed=plan.train.seed, device=plan.train.device)
     return Experiment(plan, model, data, record)
 
@@ -113,7 +118,7 @@ def data_for(run: OpenRun, source: Source, *, split: str = "all", device: str = 
     """
     kind = tasks.load(models.load(run.system).Config.learns)
     known = {name: value for name, value in run.record["data"].items() if name in kind.Settings.model_fields}
-    plain = {"cache": False, "augment": "none"}
+    plain = {"cache": False, "augment": "none", "noise": 0.0, "only": "", "exclude": ""}
     settings = kind.Settings.parse(known | {name: value for name, value in plain.items() if name in known})
     return kind.join(source, run.model, run.tokenizer, run.spec, settings, split=split, device=device)
 

@@ -16,8 +16,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from diptych.encoders.base import ImageEncoder, TextEncoder
 from diptych.encoders.dual import DualConfig, DualEncoder
 from diptych.encoders.towers import build_image, build_text
 from diptych.objectives.adversarial import reversal_strength, reverse_gradient, tell_apart
+from diptych.objectives.classes import name_classes
 from diptych.objectives.triplet import triplet
 
 
@@ -74,7 +74,7 @@ class Adversarial(DualEncoder, Coupled, AfterStep):
             image,
             text,
             margin=self.config.margin,
-            group=batch.pair_id if label is None else label,
+            group=_partners(batch.pair_id, label),
             similarity="euclidean",
         )
         strength = self.strength()
@@ -84,7 +84,7 @@ class Adversarial(DualEncoder, Coupled, AfterStep):
         parts = {"pairs": near.detach(), "judge": judged.detach(), "reversal": torch.tensor(strength)}
         total = near + judged
         if self.classify is not None and label is not None:
-            named = self.config.class_weight * F.cross_entropy(self.classify(both), label.repeat(2))
+            named = self.config.class_weight * name_classes(self.classify(both), label.repeat(2))
             total, parts["classes"] = total + named, named.detach()
         return Loss(total, {name: part.to(total.device) for name, part in parts.items()})
 
@@ -96,6 +96,13 @@ class Adversarial(DualEncoder, Coupled, AfterStep):
     def after_step(self) -> None:
         """Count the step."""
         self.steps += 1
+
+
+def _partners(picture: Int[Tensor, " b"] | None, label: Int[Tensor, " b"] | None) -> Int[Tensor, " b"] | None:
+    """Say whose texts are right for whom: those of the class, or of the picture where a row has no class."""
+    if label is None or picture is None:
+        return picture if label is None else label
+    return torch.where(label >= 0, label, -1 - picture)
 
 
 def build(config: Config, spec: DataSpec) -> Adversarial:

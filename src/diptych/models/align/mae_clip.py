@@ -31,6 +31,7 @@ from diptych.encoders.masked import MaskedViT, PixelDecoder, masked_vit, patch_n
 from diptych.encoders.towers import build_text
 from diptych.nn.head import Head
 from diptych.objectives.adversarial import reverse_gradient, tell_apart
+from diptych.objectives.classes import name_classes
 from diptych.objectives.contrastive import contrastive
 from diptych.objectives.masked_pixels import masked_pixels
 
@@ -98,7 +99,7 @@ class MAECLIP(DualEncoder, Coupled, AfterStep):
             told = tell_apart(self.judge(both)[:, 0].float(), pictures)
             found["judge"] = self.config.align_weight * told
         if self.classify is not None:
-            classified = F.cross_entropy(self.classify(image), batch.need("label"))
+            classified = name_classes(self.classify(image), batch.need("label"))
             found["classification"] = self.config.class_weight * classified
         return found
 

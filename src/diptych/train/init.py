@@ -1,0 +1,115 @@
+"""Begin a training with the weights of an earlier run, as the second stage of a recipe does.
+
+Positions are resized when the pictures have another size; everything else must fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diptych.core.batch import DataSpec
+from diptych.core.config import Config
+from diptych.core.errors import UserError
+from diptych.core.model import Model
+from diptych.core.saved import WEIGHTS, named_weights, read_record, read_tensors
+from diptych.data.tokenizer import Tokenizer
+from diptych.encoders.image import ViT
+from diptych.nn.pool import MeanAttentionPool
+from diptych.nn.resize import resize_positions
+from diptych.nn.windows import WindowAttention
+
+MEANING = (
+    *("image_encoder", "image_heads", "image_pool", "image_patch", "image_grid", "image_stem"),
+    *("text_encoder", "text_heads", "text_pool", "text_depths", "tower_activation", "image_read", "text_read"),
+)
+"""Settings of a model without which its weights mean something else, though they may have equal shapes."""
+
+
+def tokens_of(folder: str, spec: DataSpec) -> tuple[Tokenizer, DataSpec]:
+    """Return the tokenizer of an earlier run, and the facts about the data with its tokens in them.
+
+    Args:
+        folder: of the run.
+        spec: of the data that will be learnt from.
+
+    Raises:
+        UserError: when the folder is no run.
+    """
+    place = Path(folder).expanduser()
+    known = DataSpec.parse(read_record(place)["spec"])
+    names = ("vocabulary", "pad_id", "bos_id", "eos_id", "unk_id")
+    return Tokenizer.load(place, known), spec.model_copy(update={name: getattr(known, name) for name in names})
+
+
+def begin_with(model: Model, folder: str, config: Config) -> None:
+    """Give a new model the weights of an earlier run.
+
+    Args:
+        model: just built; changed in place.
+        folder: of the run.
+        config: what the model was built from.
+
+    Raises:
+        UserError: when the folder is no run with weights, its settings give the weights another meaning, or a weight
+            does not fit; the line names it and the settings that differ.
+    """
+    place = Path(folder).expanduser()
+    record = read_record(place)
+    if not (place / WEIGHTS).is_file():
+        raise UserError(f"init={folder} has no weights yet: its training has not come to a first score; let it go on")
+    changed = _changed(record["config"], config)
+    for name in MEANING:
+        if name in changed:
+            raise UserError(f"init={folder} cannot be begun with: {changed[name]}; give --set {name} as it was")
+    weights = read_tensors(place / WEIGHTS)
+    weights |= {name: _resized(part, weights[name]) for name, part in _grids(model).items() if name in weights}
+    own = named_weights(model)
+    wrong = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
+    wrong += sorted(weights.keys() - own.keys())
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        told = "; ".join(changed.values()) or "it is of another system, or its data had other classes"
+        raise UserError(
+            f"init={folder} does not fit at {wrong[0]}{more} ({_shape(weights, wrong[0])} there, "
+            f"{_shape(own, wrong[0])} here): {told}"
+        )
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(weights[name])
+
+
+def _changed(before: Mapping[str, Any], config: Config) -> dict[str, str]:
+    """Say what is different in the settings that both know."""
+    now = config.model_dump(mode="json")
+    both = [name for name in now if name in before and before[name] != now[name]]
+    return {name: f"{name} was {before[name]!r} and is {now[name]!r}" for name in both}
+
+
+def _grids(model: nn.Module) -> dict[str, nn.Module]:
+    """Find the weights that belong to the places of a grid, by name, and what has them."""
+    found = {}
+    for name, part in model.named_modules():
+        if isinstance(part, ViT | MeanAttentionPool):
+            found[f"{name}.positions"] = part
+        elif isinstance(part, WindowAttention):
+            found[f"{name}.bias_table"] = part
+    return found
+
+
+def _resized(part: nn.Module, old: Tensor) -> Tensor:
+    if isinstance(part, WindowAttention):
+        return resize_positions(old, len(part.bias_table))
+    if isinstance(part, MeanAttentionPool):
+        return resize_positions(old, len(part.positions) - 1, extra=1)
+    assert isinstance(part, ViT)
+    extra = int(part.class_token is not None)
+    return resize_positions(old, len(part.positions) - extra, extra=extra)
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> str:
+    return " x ".join(map(str, weights[name].shape)) or "a number" if name in weights else "nothing"
