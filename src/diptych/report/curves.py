@@ -1,4 +1,4 @@
-"""Curves of a run as one SVG: the training loss and the validation scores over epochs."""
+"""Curves of a run or of several as one SVG: losses and scores over epochs, steps or time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from collections.abc import Mapping, Sequence
 
 INK, GRID = "#667085", "#d0d5dd"
 COLOURS = ("#2563eb", "#e11d48", "#059669", "#d97706", "#7c3aed", "#0891b2")
+STYLES = ("-", "--", ":")
 
 
-def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> str:
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    *,
+    across: Mapping[str, str] | None = None,
+    bands: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] | None = None,
+) -> str:
     """Draw one panel beside the other.
 
     Args:
-        panels: for each panel's title its lines by name, each a list of (epoch, value).
+        panels: for each panel's title its lines by name, each a list of (x, value).
+        across: what x is in a panel, where it is not the epoch.
+        bands: for a panel's line the lowest and highest value at each of its points, shaded.
 
     Returns:
         An `<svg>` element to put into a page; empty when there is nothing to draw.
@@ -30,11 +38,16 @@ def curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) ->
     for place, (title, lines) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
         axes.patch.set_alpha(0)
-        for colour, (name, points) in zip(COLOURS * 4, lines.items(), strict=False):
+        for number, (name, points) in enumerate(lines.items()):
             x, y = zip(*points, strict=True)
-            axes.plot(x, y, color=colour, linewidth=1.8, marker="o" if len(x) < 25 else "", markersize=3, label=name)
+            colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
+            marker = "o" if len(x) < 25 else ""
+            axes.plot(x, y, style, color=colour, linewidth=1.8, marker=marker, markersize=3, label=name)
+            if name in (bands or {}).get(title, {}):
+                low, high = zip(*(bands or {})[title][name], strict=True)
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_title(title, color=INK, fontsize=10, loc="left")
-        axes.set_xlabel("epoch", color=INK, fontsize=9)
+        axes.set_xlabel((across or {}).get(title, "epoch"), color=INK, fontsize=9)
         axes.tick_params(colors=INK, labelsize=8)
         axes.grid(color=GRID, linewidth=0.6, alpha=0.6)
         for side, spine in axes.spines.items():
