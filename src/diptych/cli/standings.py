@@ -1,0 +1,70 @@
+"""How a comparison looks in a terminal: a row for each score, a column for each contestant."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from diptych.report.standings import COSTS, MEANING, Entry, Standings, cell, title, versus
+
+WIDTH = 17
+"""Characters that a contestant's column takes; as many stand side by side as the terminal is wide."""
+
+
+def show_standings(found: Standings) -> None:
+    """Print protocol, scores, costs and differences."""
+    for line in found.protocol:
+        typer.echo(line)
+    console = Console()
+    names = found.names()
+    first = max([len(title(name)) for name in names] + [len(cost) for cost in COSTS])
+    fits = max(1, (console.width - first - 2) // WIDTH)
+    for start in range(0, len(found.entries), fits):
+        console.print(_scores(found, found.entries[start : start + fits]))
+    if any(entry.against for entry in found.entries):
+        console.print(_against(found))
+    typer.echo(MEANING)
+
+
+def _table(heading: str, entries: tuple[Entry, ...]) -> Table:
+    table = Table(title=heading, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("", no_wrap=True)
+    for entry in entries:
+        table.add_column(Text(f"{entry.name} (n={len(entry.good)})"), justify="right", overflow="fold")
+    return table
+
+
+def _scores(found: Standings, entries: tuple[Entry, ...]) -> Table:
+    table = _table("", entries)
+    for name in found.names():
+        best = found.best(name)
+        cells = (
+            Text(cell(name, entry.scores.get(name)), style="bold green" if entry.name == best else "")
+            for entry in entries
+        )
+        table.add_row(title(name), *cells)
+    table.add_row("")
+    for cost in COSTS:
+        table.add_row(cost, *(Text(entry.cost(cost)) for entry in entries))
+    return table
+
+
+def _against(found: Standings) -> Table:
+    """Show the differences in what chose the weights; the page has all of them."""
+    table = Table(
+        title=f"\nDifference to {found.entries[0].name}", title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
+    watched = dict.fromkeys(one.monitor for entry in found.entries for one in entry.good)
+    names = [name for name in watched if name in found.names()]
+    for name in ("", *map(title, names)):
+        table.add_column(name, justify="right" if name else "left")
+    for entry in found.entries[1:]:
+        differences = [entry.against.get(name) for name in names]
+        cells = (
+            Text(versus(name, one), style="bold" if one is not None and one.sure else "")
+            for name, one in zip(names, differences, strict=True)
+        )
+        table.add_row(Text(entry.name), *cells)
+    return table

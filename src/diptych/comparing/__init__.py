@@ -1,0 +1,1 @@
+"""Comparisons of systems: the same data, the same budget, several seeds."""
