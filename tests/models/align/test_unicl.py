@@ -31,8 +31,16 @@ def test_the_same_caption_is_the_same_group():
 
 
 def test_a_row_without_label_is_known_by_its_caption():
-    batch = Batch(label=torch.tensor([3, -1, -1]), tokens=TOKENS, token_mask=MASK)
-    assert numbered(groups(batch).tolist()) == [0, 1, 2]
+    batch = Batch(label=torch.tensor([-1, 3, -1]), tokens=TOKENS, token_mask=MASK)
+    assert numbered(groups(batch).tolist()) == [0, 1, 0]
+    other = TOKENS + torch.tensor([[0], [0], [1]])
+    assert numbered(groups(Batch(label=batch.label, tokens=other, token_mask=MASK)).tolist()) == [0, 1, 2]
+
+
+def test_the_words_of_a_label_have_that_label_and_never_join_two():
+    texts = torch.tensor([[1, 9, 8, 2], [1, 9, 2, 0], [1, 9, 8, 2], [1, 9, 2, 0], [1, 7, 2, 0], [1, 9, 2, 0]])
+    batch = Batch(label=torch.tensor([3, 5, -1, 3, -1, -1]), tokens=texts, token_mask=texts > 0)
+    assert numbered(groups(batch).tolist()) == [0, 1, 0, 0, 4, 0], "words of two labels have the smaller one"
 
 
 def test_the_hash_is_blind_to_padding_and_sees_order_and_every_token():

@@ -1,13 +1,17 @@
 """UniCL: a dual encoder that learns from captions and class labels alike; whoever shares a label is a positive.
 
 Each row belongs to a group: its label where it has one (>= 0), or else its caption, so that the same words under two
-pictures are right for both. Captions are compared by a hash of their tokens, the same on every process. Rows that
-show the same picture belong together too, and groups that are joined so become one.
+pictures are right for both. A caption whose very words tell a label elsewhere in the batch has that label. Captions
+are compared by a hash of their tokens, the same on every process. Rows that show the same picture belong together
+too, and groups that are joined so become one. Pictures that have a label and no caption are told in words by the data
+(`prompts`), and their labels come with them. With a hierarchical image tower and two stages this is Florence: see the
+recipes `florence` and `florence-high`.
 
 Reference:
     Yang et al. 2022, arXiv 2204.03610. The paper adds the two directions; here they are averaged, so that the loss
     equals CLIP's where every row is a group of its own. Groups by caption are Florence's (Yuan et al. 2021, arXiv
-    2111.11432). Where a frozen text tower's outputs stand in for the tokens, captions are equal when these are.
+    2111.11432, where a hash table gives each caption its label). Where a frozen text tower's outputs stand in for the
+    tokens, captions are equal when these are.
 """
 
 from __future__ import annotations
@@ -45,15 +49,28 @@ def groups(batch: Batch) -> Int[Tensor, " b"]:
     """Number the rows so that two share a number exactly when they are positives of each other, on every process."""
     if batch.text_states is not None and batch.tokens is None:
         bits = batch.text_states.summary.float().contiguous().view(torch.int32).long()
-        names = hashed(bits, torch.ones_like(bits, dtype=torch.bool))
+        texts = hashed(bits, torch.ones_like(bits, dtype=torch.bool))
     else:
-        names = hashed(batch.need("tokens"), batch.need("token_mask"))
-    if batch.label is not None:
-        names = torch.where(batch.label >= 0, batch.label, names)
-    if batch.pair_id is None:
-        return names
-    joined = join(gather(names), gather(batch.pair_id))
-    return joined[rank() * len(names) : (rank() + 1) * len(names)]
+        texts = hashed(batch.need("tokens"), batch.need("token_mask"))
+    if batch.label is None and batch.pair_id is None:
+        return texts
+    names = gather(texts) if batch.label is None else named(gather(texts), gather(batch.label))
+    joined = names if batch.pair_id is None else join(names, gather(batch.pair_id))
+    return joined[rank() * len(texts) : (rank() + 1) * len(texts)]
+
+
+def named(texts: Int[Tensor, " n"], label: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Name each row by its label; one without takes the label that its very words have elsewhere, or else its words.
+
+    Args:
+        texts: the hash of each row's words.
+        label: below 0 where a row has none.
+    """
+    none = torch.iinfo(torch.long).max
+    known, number = torch.unique(texts, return_inverse=True)
+    labels = torch.where(label >= 0, label, none)
+    smallest = torch.full_like(known, none).scatter_reduce(0, number, labels, "amin")[number]
+    return torch.where(label >= 0, label, torch.where(smallest < none, smallest, texts))
 
 
 def hashed(tokens: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Int[Tensor, " b"]:
