@@ -49,7 +49,20 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "feature", "text_train": "frozen", "distance": "squared", "mirror": True, "standardise": True},
     ],
     "mae": [{}, {"normalise_patches": False, "image_pool": "mean"}],
-    "mae_clip": [{}, {"align_from": "visible", "gradient_norms": True}, {"align": "adversarial", "image_pool": "mean"}],
+    "mae_clip": [
+        {},
+        {"align_from": "visible", "gradient_norms": True},
+        {"align": "adversarial", "image_pool": "mean"},
+        {"align": "distillation", "alpha_steps": 20, "queue": 4, "condition": True},
+    ],
+    "mutual": [{}, {"feedback": "one-way", "decoder_layers": 2}],
+    "mvae": [{}, {"rebuild": "own", "image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)}],
+    "shared": [
+        {},
+        {"objective": "autoencode"},
+        {"objective": "correlate", "rebuild": "other"},
+        {"objective": "translate", "contrast_weight": 0.5},
+    ],
     "mapper": [
         {**TOWERS},
         {**TOWERS, "objective": "hardest", "hardest_after": 20, "similarity": "euclidean", "head": "mlp", "hidden": 8},

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from diptych.core.runtime import mean_over_processes
 from diptych.objectives.adversarial import reverse_gradient, tell_apart
 from diptych.objectives.contrastive import contrastive
-from diptych.objectives.distill import feature_distance, momentum_contrastive, similarity_kl
+from diptych.objectives.distill import Queue, feature_distance, momentum_contrastive, similarity_kl
 from diptych.objectives.masked_pixels import masked_pixels
 from diptych.objectives.mmd import mean_distance, mmd
 from diptych.objectives.regress import regress
@@ -35,6 +35,13 @@ def whole_batch():
     return batch
 
 
+def waiting():
+    """Return what every process holds of earlier batches."""
+    make = torch.Generator().manual_seed(7)
+    image, text = (torch.randn(3, 4, generator=make, dtype=torch.float64) for _ in range(2))
+    return Queue(image, text, torch.tensor([1, 9, -1]))
+
+
 CASES = {
     "contrastive": lambda m, b: contrastive(*m, m.scale),
     "contrastive_group": lambda m, b: contrastive(*m, m.scale, group=b["group"]),
@@ -52,6 +59,9 @@ CASES = {
     "feature_distance": lambda m, b: feature_distance(*m),
     "similarity_kl": lambda m, b: similarity_kl(*m, m.scale, b["c"], b["d"], teacher_scale=2.0),
     "momentum": lambda m, b: momentum_contrastive(*m, m.scale, b["c"][:, :4], b["d"][:, :4], alpha=0.4),
+    "momentum_group": lambda m, b: momentum_contrastive(
+        *m, m.scale, b["c"][:, :4], b["d"][:, :4], alpha=0.4, group=b["group"], queue=waiting()
+    ),
     "tell_apart": lambda m, b: tell_apart(reverse_gradient(m.image, strength=0.3).sum(1), b["first"]),
     "mmd": lambda m, b: mmd(*m),
     "mmd_unbiased": lambda m, b: mmd(*m, unbiased=True),

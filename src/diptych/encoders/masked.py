@@ -4,7 +4,8 @@ Reference:
     He et al. 2021, arXiv 2111.06377 (MAE): fixed sine-cosine positions, added before patches are dropped; a class
     token; the encoder never sees a mask token. Blocks are drawn as in CLIP (`nn/transformer.py`), and LayerNorm adds
     1e-5 to variances, where the released code has 1e-6. The number of patches kept is rounded, and at least one; the
-    released code rounds down, by which 10 patches at 0.9 leave none.
+    released code rounds down, by which 10 patches at 0.9 leave none. Geng et al. 2022, arXiv 2205.14204 (M3AE): words
+    beside the patches; here they enter the decoder alone, and are not hidden.
 """
 
 from __future__ import annotations
@@ -136,11 +137,12 @@ class PixelDecoder(nn.Module):
         dim: width of its own tokens, a multiple of 4.
         layers: blocks.
         heads: attention heads.
+        words: width of a text's tokens, which it then reads as well; None for pictures alone.
     """
 
     positions: Tensor
 
-    def __init__(self, tower: MaskedViT, *, dim: int, layers: int, heads: int) -> None:
+    def __init__(self, tower: MaskedViT, *, dim: int, layers: int, heads: int, words: int | None = None) -> None:
         super().__init__()
         self.enter = nn.Linear(tower.dim, dim)
         self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
@@ -152,15 +154,26 @@ class PixelDecoder(nn.Module):
         for linear in (self.enter, self.pixels):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
+        self.enter_words: nn.Linear | None = None
+        if words is not None:
+            self.enter_words = nn.Linear(words, dim)  # its bias tells words from patches
+            nn.init.xavier_uniform_(self.enter_words.weight)
+            nn.init.normal_(self.enter_words.bias, std=0.02)
 
-    def forward(self, read: Float[Tensor, "b n d"], kept: Int[Tensor, "b k"]) -> Float[Tensor, "b p e"]:
-        """Predict every patch from the class token and the patches kept."""
+    def forward(
+        self, read: Float[Tensor, "b n d"], kept: Int[Tensor, "b k"], text: States | None = None
+    ) -> Float[Tensor, "b p e"]:
+        """Predict every patch from the class token and the patches kept, and from the words where it reads them."""
         known = self.enter(read)
         blank = self.mask_token.to(known.dtype).expand(len(known), len(self.positions), -1)
         every = blank.scatter(1, kept.unsqueeze(-1).expand(-1, -1, known.shape[-1]), known[:, 1:])
         x = torch.cat([known[:, :1], every + self.positions], dim=1)
-        y: Tensor = self.pixels(self.norm(self.transformer(x)))
-        return y[:, 1:]
+        places, mask = x.shape[1], None
+        if self.enter_words is not None and text is not None:
+            real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+            x, mask = torch.cat([x, self.enter_words(text.tokens)], dim=1), torch.cat([real, text.mask], dim=1)
+        y: Tensor = self.pixels(self.norm(self.transformer(x, mask)[:, 1:places]))
+        return y
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +194,13 @@ class Reconstruction:
 
 
 def reconstruct(
-    tower: MaskedViT, decoder: PixelDecoder, image: Shaped[Tensor, "b c h w"], noise: Float[Tensor, "b p"], *, keep: int
+    tower: MaskedViT,
+    decoder: PixelDecoder,
+    image: Shaped[Tensor, "b c h w"],
+    noise: Float[Tensor, "b p"],
+    *,
+    keep: int,
+    text: States | None = None,
 ) -> Reconstruction:
     """Hide all patches but the `keep` with the smallest noise, and predict every one.
 
@@ -191,12 +210,13 @@ def reconstruct(
         image: uint8 in [0, 255] or float in [0, 1].
         noise: a number for each patch.
         keep: patches kept of each picture.
+        text: what a text tower made of the words, for a decoder that reads them.
     """
     pixels = tower.normalise(image)
     kept = noise.argsort(1)[:, :keep]
     hidden = torch.ones_like(noise, dtype=torch.bool).scatter(1, kept, value=False)
     read = tower.read(pixels, kept)
-    return Reconstruction(decoder(read, kept), patchify(pixels, tower.patch), hidden, read)
+    return Reconstruction(decoder(read, kept, text), patchify(pixels, tower.patch), hidden, read)
 
 
 def patches_kept(patches: int, mask: float) -> int:

@@ -107,18 +107,22 @@ class Slow(nn.Module):
 
     @torch.no_grad()
     def follow(self, live: DualEncoder) -> None:
-        """Move the average towards the encoder, and queue the rows of the step that was taken."""
+        """Move the average towards the encoder, and queue the rows of the step that was taken.
+
+        After the first step the average is the encoder, which may have begun with the weights of another run.
+        """
+        begun = int(self.steps) > 0
         theirs, statistics = dict(live.named_parameters()), dict(live.named_buffers())
         for name, weight in self.encoder.named_parameters():
             if weight is not theirs[name]:
-                weight.lerp_(theirs[name], 1 - self.config.momentum)
+                weight.lerp_(theirs[name], 1 - self.config.momentum if begun else 1.0)
         for name, statistic in self.encoder.named_buffers():
             if statistic is not statistics[name]:
                 statistic.copy_(statistics[name])
         self.steps += 1
-        if self._fresh is not None:
+        if self._fresh is not None and begun:
             self._push(self._fresh)
-            self._fresh = None
+        self._fresh = None
 
     def _push(self, fresh: Queue) -> None:
         """Put rows at the front; the oldest fall out."""
