@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -41,45 +42,98 @@ def ranks(
     Raises:
         UserError: for an image without text, a text without image, vectors that are not finite, unknown `ties`.
     """
-    if ties not in _BEATS:
-        raise unknown("tie policy", ties, _BEATS)
-    if not (bool(image.isfinite().all()) and bool(text.isfinite().all())):
-        raise UserError("cannot rank: some vectors hold NaN or infinity; look at the training of the model")
+    _check(image, text, ties=ties)
     truth = Truth.of(image_id, text_id, torch.arange(len(text), device=text.device) if text_key is None else text_key)
     rows = chunk if chunk is not None else (256 if image.device.type == "cpu" else 4096)
     with _full_precision(image.device.type):
-        scores = _Scores(image, text, truth, rows)
-        of_images, of_texts = _beaten(scores, *_best(scores), _BEATS[ties])
+        return _ranks(_Products(image, text, truth, rows), truth, ties)
+
+
+@torch.no_grad()
+def ranks_of_scores(
+    scores: Float[Tensor, "m n"],
+    *,
+    image_id: Int[Tensor, " m"],
+    text_id: Int[Tensor, " n"],
+    text_key: Int[Tensor, " n"] | None = None,
+    ties: str = "pessimistic",
+) -> tuple[Float64[Tensor, " m"], Float64[Tensor, " n"]]:
+    """Do as `ranks` does with scores that are no products of vectors: one row an image, one column a text."""
+    _check(scores, ties=ties)
+    texts = scores.shape[1]
+    truth = Truth.of(image_id, text_id, torch.arange(texts, device=scores.device) if text_key is None else text_key)
+    return _ranks(_Given(scores, truth, 256 if scores.device.type == "cpu" else 4096), truth, ties)
+
+
+def _check(*sides: Tensor, ties: str) -> None:
+    if ties not in _BEATS:
+        raise unknown("tie policy", ties, _BEATS)
+    if not all(bool(side.isfinite().all()) for side in sides):
+        what = "vectors" if len(sides) > 1 else "scores"
+        raise UserError(f"cannot rank: some {what} hold NaN or infinity; look at the training of the model")
+
+
+def _ranks(scores: _Tiles, truth: Truth, ties: str) -> tuple[Float64[Tensor, " m"], Float64[Tensor, " n"]]:
+    of_images, of_texts = _beaten(scores, *_best(scores), _BEATS[ties])
     kinds = len(_BEATS[ties])
     return _rank(of_images, truth.image_order, kinds), _rank(of_texts, truth.text_order, kinds)
 
 
-class _Scores:
-    """Tiles of the score matrix, both sides in the order of their ids.
+class _Tiles(ABC):
+    """Tiles of the score matrix, both sides in the order of their ids; one buffer, overwritten by the next."""
 
-    Every tile has the same shape, the last ones padded: a matrix product rounds alike only at equal shapes, and a
-    tie must be seen wherever the two vectors lie. The tile is one buffer, overwritten by the next.
-    """
-
-    def __init__(self, image: Float[Tensor, "m d"], text: Float[Tensor, "n d"], truth: Truth, rows: int) -> None:
+    def __init__(self, truth: Truth, rows: int, device: torch.device) -> None:
         self.rows, self.columns = rows, 4 * rows
-        self.images, self.texts = len(image), len(text)
+        self.images, self.texts = len(truth.image_order), len(truth.text_order)
         self._truth = truth
-        self._image = _sorted(image, truth.image_order, self.rows)
-        self._text = _sorted(text, truth.text_order, self.columns)
-        self.tile = self._image.new_empty(self.rows, self.columns)
+        self.tile = torch.empty(self.rows, self.columns, dtype=torch.float32, device=device)
         self.flags = torch.empty_like(self.tile)
 
     def tiles(self, *, all_tiles: bool) -> Iterator[tuple[int, int, Int[Tensor, " p"], Int[Tensor, " p"]]]:
         """Fill `tile` with one part of the matrix after another; where it starts, and the positives in it."""
         for row, column, at_row, at_column in self._truth.tiles(self.rows, self.columns):
             if all_tiles or len(at_row):
-                text = self._text[column : column + self.columns]
-                torch.mm(self._image[row : row + self.rows], text.T, out=self.tile)
+                self.fill(row, column)
                 yield row, column, at_row, at_column
 
+    @abstractmethod
+    def fill(self, row: int, column: int) -> None:
+        """Put the part of the matrix that starts there into `tile`; what stands beyond its end is not read."""
 
-def _best(scores: _Scores) -> tuple[Float32[Tensor, " m"], Float32[Tensor, " n"]]:
+
+class _Products(_Tiles):
+    """Inner products of vectors.
+
+    Every tile has the same shape, the last ones padded: a matrix product rounds alike only at equal shapes, and a
+    tie must be seen wherever the two vectors lie.
+    """
+
+    def __init__(self, image: Float[Tensor, "m d"], text: Float[Tensor, "n d"], truth: Truth, rows: int) -> None:
+        super().__init__(truth, rows, image.device)
+        self._image = _sorted(image, truth.image_order, self.rows)
+        self._text = _sorted(text, truth.text_order, self.columns)
+
+    def fill(self, row: int, column: int) -> None:
+        """Multiply."""
+        text = self._text[column : column + self.columns]
+        torch.mm(self._image[row : row + self.rows], text.T, out=self.tile)
+
+
+class _Given(_Tiles):
+    """Scores that stand in a matrix."""
+
+    def __init__(self, scores: Float[Tensor, "m n"], truth: Truth, rows: int) -> None:
+        super().__init__(truth, rows, scores.device)
+        self._scores = scores
+
+    def fill(self, row: int, column: int) -> None:
+        """Copy, in the order of the ids."""
+        images = self._truth.image_order[row : row + self.rows]
+        texts = self._truth.text_order[column : column + self.columns]
+        self.tile[: len(images), : len(texts)] = self._scores[images][:, texts]
+
+
+def _best(scores: _Tiles) -> tuple[Float32[Tensor, " m"], Float32[Tensor, " n"]]:
     """Find the best positive score of each row and column, visiting only the tiles that hold positives."""
     row_best = scores.tile.new_full((_padded(scores.images, scores.rows),), -torch.inf)
     column_best = scores.tile.new_full((_padded(scores.texts, scores.columns),), -torch.inf)
@@ -91,7 +145,7 @@ def _best(scores: _Scores) -> tuple[Float32[Tensor, " m"], Float32[Tensor, " n"]
 
 
 def _beaten(
-    scores: _Scores,
+    scores: _Tiles,
     row_best: Float32[Tensor, " m"],
     column_best: Float32[Tensor, " n"],
     beats: tuple[Callable[..., Tensor], ...],

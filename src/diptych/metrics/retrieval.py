@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from diptych.core.errors import UserError
-from diptych.metrics.ranks import ranks
+from diptych.metrics.ranks import ranks, ranks_of_scores
 
 
 class Retrieval(TypedDict):
@@ -71,6 +71,41 @@ def retrieval(
         "image_to_text": summary(of_images, ks=ks),
         "text_to_image": summary(of_texts, ks=ks),
         "pairs": len(text),
+    }
+
+
+def retrieval_of_scores(
+    scores: Float[Tensor, "m n"],
+    *,
+    image_id: Int[Tensor, " m"],
+    text_id: Int[Tensor, " n"],
+    text_key: Int[Tensor, " n"] | None = None,
+    ks: tuple[int, ...] = (1, 5, 10),
+    ties: str = "pessimistic",
+) -> Retrieval:
+    """Score retrieval as `retrieval` does where an image and a text are scored together, not by two vectors.
+
+    The matrix stands whole, 4 bytes a pair: computing a score again costs thousands of times more than keeping it.
+
+    Args:
+        scores: one row an image, one column a text; higher is better.
+        image_id: which picture each image shows.
+        text_id: which picture each text describes.
+        text_key: equal numbers for equal sentences, so that a sentence said of two pictures finds either.
+        ks: the K of R@K.
+        ties: as in `retrieval`.
+
+    Returns:
+        The same as `retrieval`.
+
+    Raises:
+        UserError: for an image without text, a text without image, scores that are not finite, unknown `ties`.
+    """
+    of_images, of_texts = ranks_of_scores(scores, image_id=image_id, text_id=text_id, text_key=text_key, ties=ties)
+    return {
+        "image_to_text": summary(of_images, ks=ks),
+        "text_to_image": summary(of_texts, ks=ks),
+        "pairs": scores.shape[1],
     }
 
 
