@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,7 +86,8 @@ def compare(
     _run(comparison, jobs=jobs, quiet=quiet)
     found = comparison.save()
     write_json(json, found.record())
-    page = comparison.report(found)
+    with redirect_stdout(StringIO()):  # features that are in the cache already need no bar
+        page = comparison.report(found)
     if not quiet:
         show_standings(found)
         typer.echo(f"Report: {page}, table: {out / 'table.md'}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -21,14 +23,16 @@ def show_standings(found: Standings) -> None:
     names = found.names()
     first = max([len(title(name)) for name in names] + [len(cost) for cost in COSTS])
     fits = max(1, (console.width - first - 2) // WIDTH)
-    for start in range(0, len(found.entries), fits):
-        console.print(_scores(found, found.entries[start : start + fits]))
-    if any(entry.against for entry in found.entries):
-        console.print(_against(found))
+    scored = [entry for entry in found.entries if entry.good]
+    for start in range(0, len(scored), fits):
+        console.print(_scores(found, scored[start : start + fits]))
+    reference = found.reference()
+    if reference is not None and found.others():
+        console.print(_against(found, reference))
     typer.echo(MEANING)
 
 
-def _table(heading: str, entries: tuple[Entry, ...]) -> Table:
+def _table(heading: str, entries: Sequence[Entry]) -> Table:
     table = Table(title=heading, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for entry in entries:
@@ -36,7 +40,7 @@ def _table(heading: str, entries: tuple[Entry, ...]) -> Table:
     return table
 
 
-def _scores(found: Standings, entries: tuple[Entry, ...]) -> Table:
+def _scores(found: Standings, entries: Sequence[Entry]) -> Table:
     table = _table("", entries)
     for name in found.names():
         best = found.best(name)
@@ -51,16 +55,14 @@ def _scores(found: Standings, entries: tuple[Entry, ...]) -> Table:
     return table
 
 
-def _against(found: Standings) -> Table:
+def _against(found: Standings, reference: Entry) -> Table:
     """Show the differences in what chose the weights; the page has all of them."""
-    table = Table(
-        title=f"\nDifference to {found.entries[0].name}", title_justify="left", box=None, padding=(0, 2, 0, 0)
-    )
+    table = Table(title=f"\nDifference to {reference.name}", title_justify="left", box=None, padding=(0, 2, 0, 0))
     watched = dict.fromkeys(one.monitor for entry in found.entries for one in entry.good)
     names = [name for name in watched if name in found.names()]
     for name in ("", *map(title, names)):
         table.add_column(name, justify="right" if name else "left")
-    for entry in found.entries[1:]:
+    for entry in found.others():
         differences = [entry.against.get(name) for name in names]
         cells = (
             Text(versus(name, one), style="bold" if one is not None and one.sure else "")

@@ -77,11 +77,11 @@ def _tables(found: Standings) -> list[dict[str, Any]]:
     ]
     against = [
         [(entry.name, False), *((versus(name, one), one is not None and one.sure) for name, one in _all(entry, names))]
-        for entry in found.entries[1:]
-        if entry.against
+        for entry in found.others()
     ]
-    if against:
-        tables.append({"title": f"Differences to {found.entries[0].name}", "head": head, "rows": against})
+    reference = found.reference()
+    if reference is not None and against:
+        tables.append({"title": f"Differences to {reference.name}", "head": head, "rows": against})
     return tables
 
 

@@ -27,7 +27,7 @@ class Entry:
         contestant: who.
         outcomes: of every seed that ended.
         scores: by flat names, over the seeds that have scores.
-        against: differences to the first contestant, on the seeds that both have.
+        against: differences to the first contestant with scores, on the seeds that both have.
         waiting: seeds whose runs have not ended.
     """
 
@@ -79,13 +79,24 @@ class Standings:
         found = {entry.name: entry.scores[name] for entry in self.entries if name in entry.scores}
         return clear_winner(found, lower=lower_is_better(name))
 
+    def reference(self) -> Entry | None:
+        """Return who the others are compared with: the first that has scores."""
+        return next((entry for entry in self.entries if entry.good), None)
+
+    def others(self) -> list[Entry]:
+        """Return those that are compared with the reference."""
+        return [entry for entry in self.entries if entry.against]
+
     def failures(self) -> list[str]:
-        """Say what failed and why."""
+        """Say what failed and why, once for all seeds that failed alike."""
+        groups: dict[tuple[str, str], list[int]] = {}
+        for entry in self.entries:
+            for one in entry.outcomes:
+                if one.failed:
+                    groups.setdefault((entry.name, one.failed), []).append(one.seed)
         return [
-            f"{entry.name}, seed {one.seed}: {one.failed}"
-            for entry in self.entries
-            for one in entry.outcomes
-            if one.failed
+            f"{name}, {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}: {why}"
+            for (name, why), seeds in groups.items()
         ]
 
     def record(self) -> dict[str, Any]:
@@ -119,9 +130,8 @@ def standings(
         good = {one.seed: one for one in ended if not one.failed}
         names = dict.fromkeys(name for one in good.values() for name in one.scores)
         scores = {name: Spread.of(one.scores[name] for one in good.values() if name in one.scores) for name in names}
-        if not entries:
-            first = good
-        against = _against(first, good) if entries else {}
+        against = _against(first, good) if first else {}
+        first = first or good
         entries.append(Entry(contestant, tuple(ended), scores, against, waiting))
     return Standings(data, tuple(protocol), tuple(notes), tuple(entries))
 
@@ -225,16 +235,16 @@ def markdown(found: Standings) -> str:
         for entry in found.entries
     ]
     costs = [[entry.name, *(entry.cost(name) for name in COSTS)] for entry in found.entries]
-    first, *others = found.entries
+    reference = found.reference()
     against = [
         [entry.name, *(_bold(versus(name, one), one is not None and one.sure) for name, one in _all(entry, names))]
-        for entry in others
+        for entry in found.others()
     ]
     lines = [f"Data: {found.data}.", "", *(f"{line}\n" for line in found.protocol)]
     lines += [*(f"- {line}" for line in found.notes), *([""] if found.notes else [])]
     lines += [*_grid(["", *map(title, names)], rows), "", *_grid(["", *COSTS], costs), ""]
-    if against:
-        lines += [f"Difference to {first.name}:", "", *_grid(["", *map(title, names)], against), ""]
+    if reference is not None and against:
+        lines += [f"Difference to {reference.name}:", "", *_grid(["", *map(title, names)], against), ""]
     lines += [MEANING, *(f"\nFailed: {line}" for line in found.failures())]
     return "\n".join(lines) + "\n"
 

@@ -16,7 +16,7 @@ from diptych.train.config import TrainConfig
 from diptych.train.plan import SECTIONS, Plan, Recipe, make_plan
 
 SEED = ("seed", "train.seed")
-BUDGET = ("epochs", "steps", "batch_size", "captions", "augment", "patience")
+BUDGET = ("epochs", "steps", "batch_size", "captions", "augment", "only", "exclude", "noise", "init", "patience")
 """Settings that say how much a system may learn from; where they differ, that is told."""
 
 
