@@ -46,7 +46,8 @@ class Writer(nn.Module):
         mask: Bool[Tensor, "b n"],
     ) -> Float[Tensor, " b"]:
         """Return how badly each text is foretold: the mean over its words of -log p, in nats; 0 for an empty text."""
-        logits = self(tokens[:, :-1], regions, mask).float()
+        logits = self(tokens[:, :-1], regions, mask)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         real = token_mask[:, 1:]
         each = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view(real.shape)
         return (each * real).sum(1) / real.sum(1).clamp(min=1)
