@@ -9,6 +9,7 @@ import typer
 
 from diptych.cli.check import check
 from diptych.cli.classify import classify
+from diptych.cli.compare import compare
 from diptych.cli.demo import demo
 from diptych.cli.embed import embed
 from diptych.cli.evaluate import evaluate
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     suggest_commands=True,
 )
-for verb in (demo, models, check, train, evaluate, embed, index, search, classify):
+for verb in (demo, models, check, train, compare, evaluate, embed, index, search, classify):
     app.command(no_args_is_help=verb not in {demo, models})(verb)
 
 
