@@ -45,7 +45,7 @@ def test_every_command_of_a_document_runs(document, folder, cli, run_folder):
             subprocess.run([sys.executable, *words], check=True, cwd=folder, capture_output=True, timeout=300)
             continue
         assert program == "diptych", line
-        if words[0] == "train":
+        if words[0] in {"train", "compare"}:
             words += sets()
         if words[0] == "demo":
             continue
