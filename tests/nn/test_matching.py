@@ -19,15 +19,14 @@ def test_scan_attention_by_hand():
     v, region_mask, w, word_mask = sides()
     got = region_weights(v, region_mask, w, word_mask, sharpness=9.0)
     below = missed(got, v, w)
-    slope = torch.tensor(0.1).item()  # torch keeps the slope of a leaky ReLU in float32, for float64 too
     for i in range(2):
         for j in range(3):
             r, t = int(region_mask[i].sum()), int(word_mask[j].sum())
-            leaky = [[max(slope * float(x), float(x)) for x in w[j, k] @ v[i, :r].T] for k in range(t)]
+            leaky = [[max(0.1 * float(x), float(x)) for x in w[j, k] @ v[i, :r].T] for k in range(t)]
             for k in range(t):
                 length = [math.sqrt(sum(leaky[q][p] ** 2 for q in range(t))) + 1e-8 for p in range(r)]
                 raised = [math.exp(9 * leaky[k][p] / length[p]) for p in range(r)]
-                weights = torch.tensor([x / sum(raised) for x in raised]).double()
+                weights = torch.tensor([x / sum(raised) for x in raised], dtype=torch.float64)
                 torch.testing.assert_close(got[i, j, k, :r], weights, rtol=1e-10, atol=1e-10)
                 context = got[i, j, k, :r] @ v[i, :r]
                 wanted = context / context.norm() - w[j, k]
@@ -56,7 +55,7 @@ def test_similarity_vectors_by_hand_one_by_one_and_all_with_all():
 def graph_by_hand(graph, nodes):
     for step in graph.rounds:
         scores = [[float(step.query(p) @ step.key(q)) for q in nodes] for p in nodes]
-        edges = torch.tensor([[math.exp(s - max(row)) for s in row] for row in scores]).double()
+        edges = torch.tensor([[math.exp(s - max(row)) for s in row] for row in scores], dtype=torch.float64)
         edges = edges / edges.sum(1, keepdim=True)
         nodes = F.relu(F.linear(edges @ nodes, step.value.weight, step.value.bias))
     return graph.out(nodes[0])[0]
