@@ -67,6 +67,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {**TOWERS},
         {**TOWERS, "objective": "hardest", "hardest_after": 20, "similarity": "euclidean", "head": "mlp", "hidden": 8},
         {**TOWERS, "objective": "contrastive", "image_read": "cells", "text_read": "cells", "queries": 2},
+        {**TOWERS, "objective": "pair"},
     ],
 }
 

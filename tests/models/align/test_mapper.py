@@ -20,6 +20,15 @@ def test_hinges_can_compare_distances():
     assert 3 * compared("mapper", similarity="euclidean") == pytest.approx(wanted, abs=3e-6)  # a root at 0 has a floor
 
 
+def test_pairs_are_pulled_together_or_pushed_apart():
+    square = torch.cdist(IMAGE, TEXT).square()
+    right = square.diagonal().sum().item()
+    wrong = ((0.7 - square.sqrt()).clamp(min=0).square() * ~torch.eye(3, dtype=torch.bool)).sum().item()
+    found = 3 * compared("mapper", objective="pair", pair_margin=0.7)
+    assert found == pytest.approx(right + wrong, abs=3e-6)  # two wrong partners are equal, and a root at 0 has a floor
+    assert not make("mapper", objective="pair").log_scale.requires_grad
+
+
 def test_two_pairs_have_one_wrong_partner_each():
     plain, hardest = (make("mapper", objective=name, hardest_after=0) for name in ("triplet", "hardest"))
     two = (torch.nn.functional.normalize(torch.randn(2, 8), dim=1), torch.nn.functional.normalize(torch.randn(2, 8)))
