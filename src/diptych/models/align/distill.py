@@ -2,15 +2,15 @@
 
 With `variant="momentum"` the targets are partly what a moving average of the encoder believes, for captions that fit
 several pictures of a batch. With "similarity" a trained run (`teacher=RUN`) shows how near each picture is to each
-text, and the student, mostly a smaller one, copies that; it takes the teacher's tokens and picture size, and once
-trained it needs the teacher no more. With "feature" the joint space is that of the student's own frozen text tower,
-and the image tower learns to say where a picture's words are.
+text and where in its space they lie, and the student, mostly a smaller one, copies that; it takes the teacher's
+tokens and picture size, and once trained it needs the teacher no more. With "feature" the joint space is that of the
+student's own frozen text tower, and the image tower learns to say where a picture's words are.
 
 Reference:
     Li et al. 2021, arXiv 2107.07651 (ALBEF: momentum; see `models/slow.py` for what differs); Yang et al. 2023, arXiv
-    2307.12732 (CLIP-KD: similarities, its "contrastive relational" loss, here plain KL beside CLIP's loss); Hinton et
-    al. 2015, arXiv 1503.02531; Gupta et al. 2015, arXiv 1507.00448 (features across modalities). No gradient reaches
-    a teacher. Two captions of one picture are both right, as in `clip`.
+    2307.12732 (CLIP-KD: similarities, and vectors, which help it most; here by the cosine, and without a map between
+    widths); Hinton et al. 2015, arXiv 1503.02531; Gupta et al. 2015, arXiv 1507.00448 (features across modalities). No
+    gradient reaches a teacher. Two captions of one picture are both right, as in `clip`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Config(SlowConfig, TaughtConfig):
 
     variant: Literal["momentum", "similarity", "feature"] = Field(
         default="momentum", description="taught by its own average, by the run in teacher, or by its frozen text tower"
+    )
+    vectors_weight: float = Field(
+        default=30.0, ge=0, description="similarity: of copying the teacher's vectors too; dim must be the teacher's"
     )
     contrastive_weight: float = Field(default=1.0, ge=0, description="similarity: of the contrastive loss beside it")
     distance: Literal["cosine", "squared"] = Field(default="cosine", description="feature: what is made small")
@@ -85,22 +88,30 @@ class SimilarityStudent(Student, AfterStep):
     def __init__(self, image: ImageEncoder, text: TextEncoder, config: Config) -> None:
         super().__init__(image, text, config)
         self.teacher = Teacher(config.teacher)
-        self.weight = config.contrastive_weight
+        self.vectors_weight, self.contrastive_weight = config.vectors_weight, config.contrastive_weight
 
     def embed(self, batch: Batch) -> tuple[Float[Tensor, "b _"], ...]:
         """Encode both sides of each pair, and let the teacher do so."""
         return self.encode_image(batch), self.encode_text(batch), *self.teacher.embed(batch, self)
 
     def couple(self, embeddings: tuple[Float[Tensor, "b _"], ...], batch: Batch) -> Loss:
-        """Compare how the two spread each row over its partners, in nats, beside the contrastive loss."""
+        """Compare how the two spread each row over its partners, in nats, where they see it, and what is right.
+
+        Raises:
+            UserError: when the student's vectors are not as wide as the teacher's that they shall copy.
+        """
         image, text, *shown = embeddings
         scale = self.scale()
-        copied = similarity_kl(image, text, scale, *shown, teacher_scale=self.teacher.scale())
-        parts = {"similarity": copied.detach(), "scale": scale.detach()}
-        if self.weight == 0:
-            return Loss(copied, parts)
-        own = contrastive(image, text, scale, group=batch.pair_id)
-        return Loss(copied + self.weight * own, {**parts, "contrastive": own.detach()})
+        total = similarity_kl(image, text, scale, *shown, teacher_scale=self.teacher.scale())
+        parts = {"similarity": total.detach(), "scale": scale.detach()}
+        if self.vectors_weight > 0:
+            _need_width(image.shape[1], shown[0].shape[1])
+            apart = (feature_distance(image, shown[0]) + feature_distance(text, shown[1])) / 2
+            total, parts["vectors"] = total + self.vectors_weight * apart, apart.detach()
+        if self.contrastive_weight > 0:
+            own = contrastive(image, text, scale, group=batch.pair_id)
+            total, parts["contrastive"] = total + self.contrastive_weight * own, own.detach()
+        return Loss(total, parts)
 
     def after_step(self) -> None:
         """Keep the scale within its bound."""
@@ -131,6 +142,14 @@ class FeatureStudent(Student):
         total = feature_distance(image, text, measure=self.distance)
         near = F.cosine_similarity(image.detach(), text.detach()).mean()
         return Loss(total, {"distance": total.detach(), "cosine": near})
+
+
+def _need_width(own: int, teachers: int) -> None:
+    if own != teachers:
+        raise UserError(
+            f"vectors_weight copies the teacher's vectors of {teachers} numbers, the student's have {own}: give "
+            f"dim={teachers}, or vectors_weight=0 to copy similarities alone"
+        )
 
 
 def build(config: Config, spec: DataSpec) -> Student:
