@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-VERBS = ("demo", "models", "check", "train", "evaluate", "embed", "index", "search", "classify")
+VERBS = ("demo", "models", "check", "train", "compare", "evaluate", "embed", "index", "search", "classify")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -45,7 +45,7 @@ def test_bold_where_it_is_better_whichever_way_that_is():
     text = markdown(found)
     assert "| good (n = 3) | **32.3 ± 2.1 %** |" in text
     assert "| clip (n = 3) | 22.0 ± 2.0 % |" in text
-    assert "| bad (n = 0) | – |" in text
+    assert "| bad (n = 0, 1 to come) | – |" in text
     assert "Failed: bad, seeds 0, 1: boom" in text
     assert "- not alike" in text
 
@@ -68,6 +68,7 @@ def test_numbers_for_people():
     assert cell("loss", None) == "–"
     assert versus("r@1", Difference(0.02, -0.01, 0.05, 3)) == "+2.0 [-1.0, +5.0]"
     assert versus("r@1", Difference(0.02, None, None, 1)) == "+2.0"
+    assert versus("mean_rank", Difference(-0.01, None, None, 1)) == "+0.0"
 
 
 def test_everything_is_plain_json():

@@ -65,7 +65,7 @@ def _tables(found: Standings) -> list[dict[str, Any]]:
     head = ["", *map(title, names)]
     scores = [
         [
-            (f"{entry.name} (n = {len(entry.good)})", False),
+            (entry.title, False),
             *((cell(name, entry.scores.get(name)), found.best(name) == entry.name) for name in names),
         ]
         for entry in found.entries

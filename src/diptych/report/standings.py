@@ -47,6 +47,12 @@ class Entry:
         """The outcomes that have scores."""
         return [one for one in self.outcomes if not one.failed]
 
+    @property
+    def title(self) -> str:
+        """The name, how many seeds have scores, and how many are still to come."""
+        coming = f", {self.waiting} to come" if self.waiting else ""
+        return f"{self.name} (n = {len(self.good)}{coming})"
+
     def cost(self, name: str) -> str:
         """Say one of `COSTS` for people."""
         return _COST[name](self.good) if self.good else NONE
@@ -179,10 +185,9 @@ def versus(name: str, found: Difference | None) -> str:
 
 
 def _number(name: str, value: float, *, sign: str = "") -> str:
-    if _share(name):
-        return f"{100 * value:{sign}.1f}"
-    digits = 1 if name.endswith("rank") else 3
-    return f"{value:{sign},.{digits}f}"
+    digits = 1 if _share(name) or name.endswith("rank") else 3
+    shown = round(100 * value if _share(name) else value, digits) + 0.0  # no -0.0
+    return f"{shown:{sign},.{digits}f}"
 
 
 def _mean(values: Iterable[float | None], write: Callable[[float], str], *, spread: bool = False) -> str:
@@ -231,7 +236,7 @@ def markdown(found: Standings) -> str:
     """Write the tables of a comparison in Markdown: scores, costs, differences to the first contestant."""
     names = found.names()
     rows = [
-        [_named(entry), *(_bold(cell(name, entry.scores.get(name)), found.best(name) == entry.name) for name in names)]
+        [entry.title, *(_bold(cell(name, entry.scores.get(name)), found.best(name) == entry.name) for name in names)]
         for entry in found.entries
     ]
     costs = [[entry.name, *(entry.cost(name) for name in COSTS)] for entry in found.entries]
@@ -247,10 +252,6 @@ def markdown(found: Standings) -> str:
         lines += [f"Difference to {reference.name}:", "", *_grid(["", *map(title, names)], against), ""]
     lines += [MEANING, *(f"\nFailed: {line}" for line in found.failures())]
     return "\n".join(lines) + "\n"
-
-
-def _named(entry: Entry) -> str:
-    return f"{entry.name} (n = {len(entry.good)})"
 
 
 def _all(entry: Entry, names: Sequence[str]) -> list[tuple[str, Difference | None]]:
