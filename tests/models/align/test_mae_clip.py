@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from diptych import models
+from diptych.core.batch import States
+from diptych.core.errors import UserError
 from diptych.encoders.masked import patch_noise
 from diptych.models.align.clip import CLIP
+from diptych.train.checkpoint import load_weights, save_model
 from tests.models.align.fixture import SPEC, make, pairs
 
 SIZES = {"image_patch": 4, "image_layers": 2, "decoder_dim": 8, "decoder_layers": 1, "decoder_heads": 2}
@@ -92,3 +95,83 @@ def test_the_judge_learns_to_tell_what_the_encoders_unlearn():
     for name, value in gradients(model, told).items():
         factor, rest = (1.0, 0.0) if name.startswith("judge") else (-0.25, contrast[name])
         torch.testing.assert_close(both[name] - rest, factor * value, rtol=1e-3, atol=1e-5)
+
+
+def test_rows_without_a_label_count_for_nothing():
+    model = with_classes().eval()
+    batch = replace(pairs(), label=torch.tensor([0, -1, 2, -1]))
+    found = model.loss(batch).parts["classification"]
+    wanted = torch.nn.functional.cross_entropy(model.classify(model.encode_image(batch))[::2], batch.label[::2])
+    torch.testing.assert_close(found, wanted.detach())
+    unlabelled = replace(batch, label=torch.full((4,), -1))
+    assert model.loss(unlabelled).parts["classification"].item() == 0
+    with pytest.raises(UserError, match="this model needs 'label'"):
+        model.loss(pairs())
+
+
+@pytest.mark.parametrize("align", ["contrastive", "distillation", "adversarial"])
+def test_all_terms_come_back_from_disk(align, tmp_path):
+    torch.manual_seed(1)
+    model, batch = with_classes(align=align, condition=True), replace(pairs(), label=torch.tensor([0, 2, 1, -1]))
+    model.train().loss(batch)
+    model.after_step()
+    save_model(tmp_path, model, {})
+    again = with_classes(align=align, condition=True)
+    load_weights(again, tmp_path)
+    found, wanted = again.eval().loss(batch).parts, model.eval().loss(batch).parts
+    assert {"reconstruction", "alignment", "classification"} <= wanted.keys()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+
+def test_distillation_begins_as_contrast_and_moves_its_targets():
+    model, batch = make("mae_clip", **SIZES, align="distillation", alpha=0.5, alpha_steps=2).eval(), pairs()
+    plain = make("mae_clip", **SIZES).eval()
+    plain.load_state_dict({name: model.state_dict()[name] for name in plain.state_dict()})
+    torch.testing.assert_close(model.loss(batch).total, plain.loss(batch).total, rtol=1e-6, atol=1e-6)
+    assert not any(name.startswith("slow") for name in gradients(model, model.loss(batch).total))
+    assert not any(name.startswith("decoder") for name, _ in model.slow.encoder.named_parameters())
+    for _ in range(2):
+        model.after_step()
+    loss = model.loss(batch)
+    assert loss.parts["alpha"].item() == 0.5
+    assert not torch.equal(loss.parts["alignment"], plain.loss(batch).parts["alignment"])
+    torch.testing.assert_close(loss.total.detach(), loss.parts["reconstruction"] + loss.parts["alignment"])
+
+
+def test_words_enter_the_decoder_and_padding_does_not():
+    model, batch = make("mae_clip", **SIZES, condition=True, text_pool="mean").eval(), pairs()
+    painted = model.embed(batch)[2]
+    others = replace(batch, tokens=batch.tokens.flip(0))
+    assert not torch.equal(model.embed(others)[2], painted)
+    mask = batch.token_mask.clone()
+    mask[:, 4:] = False
+    short = replace(batch, tokens=batch.tokens[:, :4], token_mask=mask[:, :4])
+    scribbled = replace(batch, tokens=torch.where(mask, batch.tokens, 7), token_mask=mask)
+    torch.testing.assert_close(model.embed(scribbled)[2], model.embed(short)[2], rtol=1e-5, atol=1e-5)
+    wordless = replace(batch, token_mask=torch.zeros_like(mask))
+    unread = model.decoder.enter_words
+    model.decoder.enter_words = None
+    without = model.embed(batch)[2]
+    model.decoder.enter_words = unread
+    torch.testing.assert_close(model.embed(wordless)[2], without, rtol=1e-5, atol=1e-5)
+    plain = make("mae_clip", **SIZES)
+    assert plain.decoder.enter_words is None
+
+
+def test_words_pull_at_the_painting_of_hidden_patches_alone():
+    model, batch = make("mae_clip", **SIZES, condition=True, align_weight=0).eval(), pairs()
+    found = gradients(model, model.loss(batch).total)
+    assert found["text_tower.embedding.weight"].abs().sum() > 0
+    assert found["decoder.enter_words.weight"].abs().sum() > 0
+    assert "read_text.head.straight.weight" not in found or not found["read_text.head.straight.weight"].any()
+
+
+def test_a_decoder_that_reads_words_wants_more_than_a_summary():
+    model, batch = make("mae_clip", **SIZES, condition=True, text_train="frozen").eval(), pairs()
+    states = model.text_tower(batch.tokens, batch.token_mask)
+    kept = replace(batch, text_states=states, tokens=None, token_mask=None)
+    torch.testing.assert_close(model.loss(kept).total, model.loss(batch).total)
+    summary = States(states.tokens[:, :0], states.mask[:, :0], states.summary)
+    with pytest.raises(UserError, match="condition=true reads every word, but only summaries are kept"):
+        model.loss(replace(kept, text_states=summary))
