@@ -120,6 +120,19 @@ def test_stages_follow_one_another_each_with_its_own_best(tmp_path):
         assert torch.equal(value, again.state_dict()[name])
 
 
+def test_a_stage_has_its_own_length_and_rate(tmp_path, capsys):
+    task = Task(toys.task().spec, toys.Pairs())
+    settings = {"epochs": 1, "lr": 0.02, "stage_epochs": {"word": 2}, "stage_lr": {"word": 0.5, "rhyme": 2.0}}
+    config = TrainConfig(log_every=1, schedule="constant", warmup=0, **settings)
+    assert train(toys.Ladder(), task, config, out=tmp_path / "run", record=toys.RECORD).steps == 5 + 10
+    rates = {(line["stage"], line["lr"]) for line in lines(tmp_path / "run") if "loss" in line}
+    assert rates == {("code", 0.02), ("word", 0.01)}
+    said = capsys.readouterr()
+    assert "stage 'rhyme' are not used" in said.out + said.err
+    assert go(toys.Ladder(), tmp_path / "short", task, steps=3, stage_epochs={"word": 2}).steps == 6
+    assert go(toys.Ladder(), tmp_path / "one", task, epochs=1, stage_epochs={"word": 0}).steps == 5
+
+
 @pytest.mark.parametrize("how", ["loss", "norm"])
 def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(tmp_path, how):
     out, model = tmp_path / "run", toys.Breaking(how)

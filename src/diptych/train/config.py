@@ -25,6 +25,12 @@ class TrainConfig(Config):
     phase_lr: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="factor on lr for a named phase of a system that alternates, as a GAN does"
     )
+    stage_lr: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default={}, description="factor on lr for a named stage of a system that learns in stages"
+    )
+    stage_epochs: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default={}, description="epochs of a named stage, in the place of epochs; steps go before both"
+    )
     weight_decay: float = Field(default=0.1, ge=0, description="decoupled decay of matrices; never of norms or biases")
     betas: tuple[float, float] = Field(default=(0.9, 0.98), description="decay of AdamW's two averages")
     warmup: float = Field(default=0.05, ge=0, description="rise of the rate: steps, or below 1 a share of all steps")

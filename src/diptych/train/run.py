@@ -64,7 +64,7 @@ class Run:
         self._meter = Meter(log, display, place, every=config.log_every, epoch=len(task.train))
         self._saver = Saver(out, config, device, saved=place.step or None)
         self._stages = model.stages() if isinstance(model, Staged) else ("",)
-        self._total = config.steps or math.ceil(config.epochs * len(task.train))
+        self._total = 0
         self._skipped = 0
 
     def all(self, interrupt: Interrupt, start: Path | None, kept: Mapping[str, Any]) -> Result:
@@ -76,6 +76,8 @@ class Run:
             kept: what that state says of the best weights.
         """
         stopped: Stopped = "finished"
+        for name in sorted({*self._config.stage_lr, *self._config.stage_epochs} - {*self._stages}):
+            self._display.say(f"settings of the stage {name!r} are not used: this run has no such stage")
         for index in range(self._place.stage, len(self._stages)):
             stepper = self._enter(index, start)
             if start is not None:
@@ -112,10 +114,16 @@ class Run:
         if start is not None:
             load_rest(start, stepper, self._device)
         self._meter.stage = self._stages[index]
+        self._total = self._steps(self._stages[index])
         self._display.begin(self._stages[index] or "training", place.stage_step, self._total)
         if self._config.accumulate > 1 and isinstance(self._model, Coupled) and parts_see_each_other(self._model):
             self._display.say("batch normalisation sees one part of a batch at a time: accumulate is not exact here")
         return stepper
+
+    def _steps(self, stage: str) -> int:
+        """Count the steps of a stage."""
+        epochs = self._config.stage_epochs.get(stage, self._config.epochs)
+        return self._config.steps or math.ceil(epochs * len(self._task.train))
 
     def _learn(self, stepper: Stepper, interrupt: Interrupt) -> Stopped:
         """Take steps until the stage ends or somebody ends it."""
@@ -148,7 +156,8 @@ class Run:
 
     def _step(self, stepper: Stepper, batch: Batch) -> None:
         place = self._place
-        lr = rate(place.stage_step, self._total, self._config)
+        factor = self._config.stage_lr.get(self._stages[place.stage], 1.0)
+        lr = factor * rate(place.stage_step, self._total, self._config)
         try:
             values = stepper.step(batch, lr)
         except NotFiniteError as error:
