@@ -23,12 +23,17 @@ class Reads:
     mirrored: bool = False
 
 
-class Towered(ABC):
-    """Has an image tower and a text tower; reads `batch.image_states` and `batch.text_states` where they are given."""
+class Sighted(ABC):
+    """Has an image tower; reads `batch.image_states` where they are given."""
 
     image_tower: ImageEncoder
-    text_tower: TextEncoder
 
     @abstractmethod
     def reads(self) -> Reads:
-        """Say what it reads of the towers' outputs."""
+        """Say what it reads of its towers' outputs."""
+
+
+class Towered(Sighted):
+    """Has a text tower too; reads `batch.text_states` where they are given."""
+
+    text_tower: TextEncoder

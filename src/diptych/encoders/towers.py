@@ -24,16 +24,8 @@ TEXT_TOWERS = ("transformer",)
 Count = Annotated[int, Ge(1)]
 
 
-class TowerConfig(Config):
-    """The two towers of a system; what a tower does not need is not read.
-
-    A tower is one of the built-in ones ("vit", "resnet", "swin"; "transformer"), a local folder, a name on the Hugging
-    Face hub, "timm:NAME", "open_clip:NAME", or "config:FOLDER" (an architecture, whose weights come with a checkpoint).
-    How much of it is trained: "all", "frozen", "last:N" (the last N blocks), "lora:R" (rank R beside the attention's
-    linear maps), "lora:R:all" (beside all linear maps), or "auto": a built-in tower all, a pretrained one frozen.
-    """
-
-    learns: ClassVar[str] = "pairs"
+class ImageTowerConfig(Config):
+    """The image tower of a system; what a tower does not need is not read."""
 
     image_encoder: str = Field(default="vit", description="vit, resnet, swin, a local folder, or a name")
     image_train: str = Field(default="auto", description="auto, all, frozen, last:N, lora:R or lora:R:all")
@@ -53,6 +45,21 @@ class TowerConfig(Config):
     image_grid: int | None = Field(
         default=None, description="transformers: hidden state of the grid; swin: its stage; None: the last"
     )
+    tower_activation: str = Field(default="gelu", description="built-in towers: gelu, quick_gelu or relu")
+    tower_dropout: float = Field(default=0.0, ge=0, lt=1, description="built-in towers: dropout")
+
+
+class TowerConfig(ImageTowerConfig):
+    """The two towers of a system; what a tower does not need is not read.
+
+    A tower is one of the built-in ones ("vit", "resnet", "swin"; "transformer"), a local folder, a name on the Hugging
+    Face hub, "timm:NAME", "open_clip:NAME", or "config:FOLDER" (an architecture, whose weights come with a checkpoint).
+    How much of it is trained: "all", "frozen", "last:N" (the last N blocks), "lora:R" (rank R beside the attention's
+    linear maps), "lora:R:all" (beside all linear maps), or "auto": a built-in tower all, a pretrained one frozen.
+    """
+
+    learns: ClassVar[str] = "pairs"
+
     text_encoder: str = Field(default="transformer", description="transformer, a local folder, or a name")
     text_train: str = Field(default="auto", description="as image_train")
     text_dim: Count = Field(default=128, description="transformer: width")
@@ -64,8 +71,6 @@ class TowerConfig(Config):
     )
     text_context: Count | None = Field(default=None, description="tokens; None: what the tower can read, or 32")
     text_vocabulary: Count = Field(default=8192, description="transformer: tokens learnt from the captions, at most")
-    tower_activation: str = Field(default="gelu", description="built-in towers: gelu, quick_gelu or relu")
-    tower_dropout: float = Field(default=0.0, ge=0, lt=1, description="built-in towers: dropout")
 
 
 class TaughtConfig(TowerConfig):
@@ -74,7 +79,7 @@ class TaughtConfig(TowerConfig):
     teacher: str = Field(default="", description="folder of the run that teaches; empty: none")
 
 
-def image_size_for(config: TowerConfig) -> int:
+def image_size_for(config: ImageTowerConfig) -> int:
     """Return the side in pixels at which pictures should be decoded for the image tower, or for its teacher.
 
     Raises:
@@ -86,7 +91,7 @@ def image_size_for(config: TowerConfig) -> int:
     return 64 if own is None else own
 
 
-def _own_image_size(config: TowerConfig) -> int | None:
+def _own_image_size(config: ImageTowerConfig) -> int | None:
     """Return the size that a config asks for; None for a built-in tower of any size."""
     if config.image_size is not None:
         return config.image_size
@@ -132,7 +137,7 @@ def tokenizer_for(config: TowerConfig, captions: Iterable[str]) -> Tokenizer:
     return taught.tokenizer_of(teacher, own) if teacher else own
 
 
-def build_image(config: TowerConfig, spec: DataSpec) -> ImageEncoder:
+def build_image(config: ImageTowerConfig, spec: DataSpec) -> ImageEncoder:
     """Build the image tower for pictures of `spec.image_size` pixels.
 
     Raises:

@@ -15,7 +15,7 @@ from diptych.core.runtime import pick_device, rank
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.frozen import FeatureStore, image_features, text_features
-from diptych.encoders.offers import Towered
+from diptych.encoders.offers import Sighted, Towered
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ def compute_features(
         still: whether pictures are seen as they are; random crops cannot be kept.
         device: where to compute.
     """
-    if not isinstance(model, Towered):
+    text_tower = model.text_tower if isinstance(model, Towered) else None
+    if not isinstance(model, Sighted):
         return Features()
     place, reads = pick_device(device), model.reads()
     image = mirrored = text = None
@@ -86,12 +87,12 @@ def compute_features(
             if reads.mirrored:
                 shown = _shown(bar, "mirrored pictures")
                 mirrored = image_features(tower, source, rows, keep=keep, mirror=True, progress=shown)
-        if model.text_tower.frozen:
+        if text_tower is not None and text_tower.frozen:
             counts = np.zeros(len(source), dtype=np.int64)
             counts[rows] = [len(source.row(row).captions) for row in rows.tolist()]
             first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
             text = text_features(
-                model.text_tower.to(place),
+                text_tower.to(place),
                 tokenizer,
                 list(source.texts(rows)),
                 context=spec.context,

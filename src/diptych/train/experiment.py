@@ -17,7 +17,8 @@ from diptych.core.model import Fitted, Model
 from diptych.core.runtime import barrier, rank, seed_everything
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
-from diptych.encoders.offers import Towered
+from diptych.encoders.base import Tower
+from diptych.encoders.offers import Sighted, Towered
 from diptych.models.saved import open_model
 from diptych.tasks.data import TaskData, judge_on
 from diptych.tasks.task import Skipping
@@ -64,7 +65,7 @@ class OpenRun:
     @property
     def crop(self) -> str:
         """How the model's image tower wants pictures made square."""
-        return self.model.image_tower.crop if isinstance(self.model, Towered) else "squash"
+        return self.model.image_tower.crop if isinstance(self.model, Sighted) else "squash"
 
 
 def prepare(
@@ -166,11 +167,13 @@ def save_assets(out: Path, model: Model, tokenizer: Tokenizer) -> None:
     with disk_trouble(str(out), "nothing was begun"):
         out.mkdir(parents=True, exist_ok=True)
         tokenizer.save(out)
+        towers: dict[str, Tower] = {"image_encoder": model.image_tower} if isinstance(model, Sighted) else {}
         if isinstance(model, Towered):
-            for folder, tower in (("image_encoder", model.image_tower), ("text_encoder", model.text_tower)):
-                for name, content in tower.assets().items():
-                    (out / folder).mkdir(exist_ok=True)
-                    (out / folder / name).write_bytes(content)
+            towers["text_encoder"] = model.text_tower
+        for folder, tower in towers.items():
+            for name, content in tower.assets().items():
+                (out / folder).mkdir(exist_ok=True)
+                (out / folder / name).write_bytes(content)
 
 
 def load_run(folder: Path) -> OpenRun:
