@@ -13,6 +13,7 @@ from diptych.cli.compare import compare
 from diptych.cli.demo import demo
 from diptych.cli.embed import embed
 from diptych.cli.evaluate import evaluate
+from diptych.cli.fewshot import fewshot
 from diptych.cli.index import index
 from diptych.cli.models import models
 from diptych.cli.search import search
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     suggest_commands=True,
 )
-for verb in (demo, models, check, train, compare, evaluate, embed, index, search, classify):
+for verb in (demo, models, check, train, compare, evaluate, embed, index, search, classify, fewshot):
     app.command(no_args_is_help=verb not in {demo, models})(verb)
 
 

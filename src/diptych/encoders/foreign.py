@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from diptych.core.batch import States
 from diptych.core.errors import UserError
 from diptych.encoders.base import ImageEncoder, TextEncoder
 from diptych.encoders.facts import TOWER_FILE, ImageFacts, TextFacts
+from diptych.encoders.offers import WordTable
 from diptych.encoders.readers import pool_text
 
 
@@ -95,7 +96,7 @@ class OpenClipImage(ImageEncoder):
         return _states(tokens, summary, self.facts.pool)
 
 
-class OpenClipText(TextEncoder):
+class OpenClipText(TextEncoder, WordTable):
     """The causal text transformer of an open_clip model, read at the last real token, before its projection.
 
     Args:
@@ -120,6 +121,11 @@ class OpenClipText(TextEncoder):
     def recipe(self) -> str:
         """Return the name and pooling."""
         return f"open_clip {self.name} {self.facts}"
+
+    def word_table(self) -> nn.Embedding:
+        """Return the table of the word vectors."""
+        table: nn.Embedding = self.embedding
+        return table
 
     def encode(self, tokens: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> States:
         """Encode token ids."""

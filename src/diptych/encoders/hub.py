@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from diptych.core.batch import States
 from diptych.core.errors import UserError, nearest
 from diptych.encoders.base import ImageEncoder, TextEncoder
 from diptych.encoders.facts import TOWER_FILE, ImageFacts, TextFacts, text_facts
+from diptych.encoders.offers import WordTable
 from diptych.encoders.readers import (
     IMAGE_READERS,
     TEXT_READERS,
@@ -76,7 +77,7 @@ class HubImage(ImageEncoder):
         return States(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device), summary)
 
 
-class HubText(TextEncoder):
+class HubText(TextEncoder, WordTable):
     """A text tower of transformers.
 
     Args:
@@ -105,6 +106,11 @@ class HubText(TextEncoder):
     def recipe(self) -> str:
         """Return the settings and pooling."""
         return f"{self.model.config.to_json_string()} {self.facts} {self.pool} {self.pad_id}"
+
+    def word_table(self) -> nn.Embedding:
+        """Return the table of the word vectors."""
+        table: nn.Embedding = self.model.get_input_embeddings()
+        return table
 
     def encode(self, tokens: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> States:
         """Encode token ids."""

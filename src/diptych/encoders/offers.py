@@ -1,9 +1,11 @@
-"""Towered: what a system offers whose towers can be looked at, to cache a frozen one's outputs or save its assets."""
+"""What a system with towers offers to be looked at, and what a text tower whose word vectors can be replaced does."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+
+from torch import nn
 
 from diptych.encoders.base import ImageEncoder, TextEncoder
 
@@ -37,3 +39,11 @@ class Towered(Sighted):
     """Has a text tower too; reads `batch.text_states` where they are given."""
 
     text_tower: TextEncoder
+
+
+class WordTable(ABC):
+    """A text tower that turns token ids into vectors by one table, so that learnt vectors can stand in for words."""
+
+    @abstractmethod
+    def word_table(self) -> nn.Embedding:
+        """Return the table of the word vectors; what is added to them (positions, kinds) comes after it."""

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from diptych.core.batch import States
 from diptych.core.errors import unknown
 from diptych.encoders.base import TextEncoder
+from diptych.encoders.offers import WordTable
 from diptych.nn.pool import last_real, masked_mean
 from diptych.nn.transformer import Transformer
 
 
-class TextTransformer(TextEncoder):
+class TextTransformer(TextEncoder, WordTable):
     """A transformer over token ids. CLIP's is 49408, 77, 512, 12, 8, "last", "quick_gelu".
 
     Args:
@@ -60,6 +61,10 @@ class TextTransformer(TextEncoder):
     def recipe(self) -> str:
         """Return the kind and sizes."""
         return f"transformer {self.context} {self.heads} {self.pool} {self.activation}"
+
+    def word_table(self) -> nn.Embedding:
+        """Return the table of the word vectors."""
+        return self.embedding
 
     def encode(self, tokens: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> States:
         """Encode token ids."""

@@ -1,0 +1,1 @@
+"""Few-shot use of any aligned model: k pictures a class, several methods, one honest protocol (`protocol.few_shot`)."""
