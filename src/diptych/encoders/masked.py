@@ -21,6 +21,7 @@ from diptych.core.batch import DataSpec, States
 from diptych.core.errors import UserError, unknown
 from diptych.encoders.base import CLIP_MEAN, CLIP_STD, ImageEncoder
 from diptych.encoders.towers import TowerConfig
+from diptych.nn.linear import Linear
 from diptych.nn.patches import PatchEmbed, patchify, sincos_positions
 from diptych.nn.transformer import Transformer
 
@@ -144,19 +145,19 @@ class PixelDecoder(nn.Module):
 
     def __init__(self, tower: MaskedViT, *, dim: int, layers: int, heads: int, words: int | None = None) -> None:
         super().__init__()
-        self.enter = nn.Linear(tower.dim, dim)
+        self.enter = Linear(tower.dim, dim)
         self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
         positions = sincos_positions(dim, rows=tower.side, columns=tower.side)
         self.register_buffer("positions", positions, persistent=False)
         self.transformer = Transformer(dim, heads, layers, activation=tower.activation)
         self.norm = nn.LayerNorm(dim)
-        self.pixels = nn.Linear(dim, tower.channels * tower.patch**2)
+        self.pixels = Linear(dim, tower.channels * tower.patch**2)
         for linear in (self.enter, self.pixels):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
         self.enter_words: nn.Linear | None = None
         if words is not None:
-            self.enter_words = nn.Linear(words, dim)  # its bias tells words from patches
+            self.enter_words = Linear(words, dim)  # its bias tells words from patches
             nn.init.xavier_uniform_(self.enter_words.weight)
             nn.init.normal_(self.enter_words.bias, std=0.02)
 

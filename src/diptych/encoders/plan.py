@@ -9,6 +9,7 @@ from torch import nn
 
 from diptych.core.errors import UserError
 from diptych.encoders.base import Tower
+from diptych.nn.linear import Linear
 from diptych.nn.lora import add_lora
 
 T = TypeVar("T", bound=Tower)
@@ -119,6 +120,6 @@ def _linears(tower: nn.Module, *, every: bool) -> list[str]:
             closed += (f"{name}.",)
         elif "attention" in type(part).__name__.lower():
             attention += (f"{name}.",)
-        elif type(part) is nn.Linear and not name.startswith(closed) and (every or name.startswith(attention)):
+        elif type(part) in (nn.Linear, Linear) and not name.startswith(closed) and (every or name.startswith(attention)):
             names.append(name)
     return names

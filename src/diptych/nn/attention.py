@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diptych.core.errors import UserError
+from diptych.nn.linear import Linear
 
 
 def visible(mask: Bool[Tensor, "b k"] | None, *, causal: bool, queries: int) -> Bool[Tensor, "_ 1 _ _"] | None:
@@ -89,10 +90,10 @@ class Attention(nn.Module):
             raise UserError(f"the width must be a multiple of the heads, got dim={dim} and heads={heads}")
         self.heads, self.causal, self.dropout = heads, causal, dropout
         width = dim if context is None else context
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(width, dim)
-        self.value = nn.Linear(width, dim)
-        self.out = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim)
+        self.key = Linear(width, dim)
+        self.value = Linear(width, dim)
+        self.out = Linear(dim, dim)
         self.reset(out_scale=1.0)
 
     def reset(self, *, out_scale: float) -> None:

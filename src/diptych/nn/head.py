@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diptych.core.errors import UserError, unknown
+from diptych.nn.linear import Linear
 from diptych.nn.transformer import activation_named
 
 KINDS = ("linear", "mlp", "none")
@@ -45,10 +46,10 @@ class Head(nn.Module):
         if kind == "none" and dim != out:
             raise UserError(f"head none changes nothing, so it cannot bring {dim} features to {out}: give out={dim}")
         width = out if hidden is None else hidden
-        self.straight = nn.Linear(dim, out, bias=False) if kind == "linear" or residual else None
+        self.straight = Linear(dim, out, bias=False) if kind == "linear" or residual else None
         self.norm = nn.LayerNorm(dim) if kind == "mlp" else None
-        self.up = nn.Linear(dim, width) if kind == "mlp" else None
-        self.down = nn.Linear(width, out) if kind == "mlp" else None
+        self.up = Linear(dim, width) if kind == "mlp" else None
+        self.down = Linear(width, out) if kind == "mlp" else None
         self.activation = activation_named(activation)
         self.dropout = nn.Dropout(dropout)
         for linear in (self.straight, self.up, self.down):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diptych.core.errors import unknown
 from diptych.nn.attention import Attention
+from diptych.nn.linear import Linear
 
 
 def quick_gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -38,8 +39,8 @@ class MLP(nn.Module):
     def __init__(self, dim: int, hidden: int, *, activation: str = "gelu", dropout: float = 0.0) -> None:
         super().__init__()
         self.activation = activation_named(activation)
-        self.up = nn.Linear(dim, hidden)
-        self.down = nn.Linear(hidden, dim)
+        self.up = Linear(dim, hidden)
+        self.down = Linear(hidden, dim)
         self.dropout = nn.Dropout(dropout)
         self.reset(out_scale=1.0)
 
