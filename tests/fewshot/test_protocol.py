@@ -72,7 +72,7 @@ def test_the_test_pictures_choose_nothing(predictor, shapes):
 
 
 def test_the_same_command_gives_the_same_scores(predictor, shapes):
-    config = FewShotConfig(shots=(2,), methods=("probe", "tip-adapter-f", "coop", "wise-ft"), **QUICK)
+    config = FewShotConfig(shots=(1,), methods=("tip-adapter-f", "coop", "wise-ft"), **QUICK)
     first, again = (protocol.few_shot(predictor, open_data(shapes), config) for _ in range(2))
     assert [s.top1 for s in first.scores] == [s.top1 for s in again.scores]
     assert [s.chosen for s in first.scores] == [s.chosen for s in again.scores]
