@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from diptych.core.errors import UserError
 from diptych.metrics.ranks import ranks
-from diptych.metrics.retrieval import retrieval, rsum, summary
+from diptych.metrics.retrieval import retrieval, retrieval_of_scores, rsum, summary
 
 # Any matrix of small integers S is the exact product of S and the identity, so that a test can write its scores down.
 
@@ -219,3 +219,24 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 100
+
+
+@pytest.mark.parametrize("ties", ["pessimistic", "optimistic", "mean"])
+def test_a_matrix_of_scores_is_judged_as_the_vectors_are_that_give_it(ties):
+    random = torch.Generator().manual_seed(3)
+    scores = torch.randint(0, 6, (700, 2300), generator=random).float()  # three tiles of rows, many ties
+    names = {
+        "image_id": torch.randint(0, 500, (700,), generator=random),
+        "text_key": torch.randint(0, 1500, (2300,), generator=random),
+    }
+    there = torch.unique(names["image_id"])
+    every = torch.cat([there, there[torch.randint(0, len(there), (2300 - len(there),), generator=random)]])
+    names["text_id"] = every[torch.randperm(2300, generator=random)]
+    assert retrieval_of_scores(scores, **names, ties=ties) == retrieval(scores, torch.eye(2300), **names, ties=ties)
+
+
+def test_a_matrix_of_scores_that_are_not_numbers_is_refused():
+    ids = torch.arange(2)
+    with pytest.raises(UserError, match="some scores hold NaN"):
+        retrieval_of_scores(torch.full((2, 2), torch.nan), image_id=ids, text_id=ids)
+    assert retrieval_of_scores(torch.zeros(2, 2), image_id=ids, text_id=ids)["image_to_text"]["r@1"] == 0.0

@@ -32,6 +32,8 @@ SMALL = {
 
 TOWERS = {"image_encoder": "vit", "text_encoder": "transformer"}  # for systems whose own are pretrained
 
+SMALL_CNN = {"image_width": 8, "image_blocks": (1, 1), "heads": 2, "hidden": 24, "encoder_layers": 2}
+
 # More than one shape of a system, by the settings that make it.
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "clip": [
@@ -42,6 +44,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     ],
     "adversarial": [{"hidden": 16, "judge_hidden": 8}],
     "align": [{"image_width": 8, "image_blocks": (1, 1)}, {"image_encoder": "vit", "smoothing": 0.0}],
+    "cnn_captioner": [{**SMALL_CNN}, {**SMALL_CNN, "image_encoder": "vit", "tied": False, "smoothing": 0.0}],
     "distill": [  # variant=similarity needs a run to teach it: see its own test
         {"alpha_steps": 20},
         {"alpha_steps": 0, "queue": 8, "image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)},
@@ -63,11 +66,21 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"objective": "correlate", "rebuild": "other"},
         {"objective": "translate", "contrast_weight": 0.5},
     ],
+    "meshed_memory": [{**SMALL_CNN, "memory": 3}, {**SMALL_CNN, "memory": 0, "positions": False, "encoder_layers": 1}],
     "mapper": [
         {**TOWERS},
         {**TOWERS, "objective": "hardest", "hardest_after": 20, "similarity": "euclidean", "head": "mlp", "hidden": 8},
         {**TOWERS, "objective": "contrastive", "image_read": "cells", "text_read": "cells", "queries": 2},
         {**TOWERS, "objective": "pair"},
+    ],
+    "sgraf": [
+        {"match_dim": 8, "similarity_dim": 8},
+        {"match_dim": 8, "similarity_dim": 8, "reason": "sgr", "objective": "hardest", "hardest_after": 20},
+        {"match_dim": 8, "reason": "scan", "objective": "triplet"},
+    ],
+    "vsrn": [
+        {"region_dim": 8},
+        {"region_dim": 8, "gather": "mean", "objective": "hardest", "hardest_after": 20, "caption_weight": 1.0},
     ],
 }
 

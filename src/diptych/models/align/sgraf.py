@@ -62,7 +62,7 @@ class Config(DualConfig):
     )
     margin: float = Field(default=0.2, gt=0, description="by how much the right partner must win a hinge")
     hardest_after: int = Field(default=300, ge=0, description="steps until only the hardest wrong partner counts")
-    global_weight: float = Field(default=1.0, ge=0, description="of the contrastive loss of the global vectors")
+    global_weight: float = Field(default=1.0, gt=0, description="of the contrastive loss of the global vectors")
 
 
 class Judge(nn.Module):
@@ -101,8 +101,6 @@ class SGRAF(DualEncoder, PairScorer, Coupled, AfterStep):
         self.region = nn.Sequential(nn.Dropout(config.cell_dropout), nn.Linear(image.token_dim, config.match_dim))
         self.word = nn.Sequential(nn.Dropout(config.cell_dropout), nn.Linear(text.token_dim, config.match_dim))
         self.judge = None if config.reason == "scan" else Judge(config)
-        scaled = config.global_weight > 0 or (config.reason == "scan" and config.objective == "contrastive")
-        self.log_scale.requires_grad_(scaled)  # hinges and logits have no temperature
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def image_parts(self, batch: Batch) -> States:
@@ -174,11 +172,9 @@ class SGRAF(DualEncoder, PairScorer, Coupled, AfterStep):
         scores = self.score(pictures, _of_everybody(texts))
         matched = self._rank(scores, batch.pair_id)
         scale = self.scale()
-        parts = {"matched": matched.detach(), "scale": scale.detach()}
-        if self.config.global_weight == 0:
-            return Loss(matched, parts)
         alike = contrastive(image, text, scale, group=batch.pair_id)
-        return Loss(matched + self.config.global_weight * alike, {**parts, "global": alike.detach()})
+        parts = {"matched": matched.detach(), "global": alike.detach(), "scale": scale.detach()}
+        return Loss(matched + self.config.global_weight * alike, parts)
 
     def loss(self, batch: Batch, phase: str = "main") -> Loss:
         """Return the loss over all scores, in nats or as hinges, plus that of the global vectors in nats."""

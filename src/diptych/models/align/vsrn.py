@@ -97,13 +97,13 @@ class VSRN(DualEncoder, Coupled, AfterStep):
         """Encode both sides of each pair; where captions are written, a third column says how badly."""
         if self.writer is None:
             return self.encode_image(batch), self.encode_text(batch)
-        if batch.tokens is None or batch.token_mask is None:
+        if batch.tokens is None and batch.text_states is not None:
             raise UserError("caption_weight needs the words themselves, not features of them; set cache=false")
         states = batch.image_states
         if states is None:
             states = self.image_tower(batch.need("image"))
         nodes = self.graph.reason(states.tokens, states.mask)
-        nll = self.writer.nll(batch.tokens, batch.token_mask, nodes, states.mask)
+        nll = self.writer.nll(batch.need("tokens"), batch.need("token_mask"), nodes, states.mask)
         return self.encode_image(replace(batch, image_states=states)), self.encode_text(batch), nll[:, None]
 
     def couple(self, embeddings: tuple[Float[Tensor, "b _"], ...], batch: Batch) -> Loss:
