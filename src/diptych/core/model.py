@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diptych.core.batch import Batch, States
+from diptych.core.writing import Writing, Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +129,23 @@ class PairScorer(ABC):
     @abstractmethod
     def score(self, image: States, text: States) -> Float[Tensor, "m n"]:
         """Score every picture with every text; higher is better, the unit is the system's."""
+
+
+class Captioner(ABC):
+    """Offers texts about pictures."""
+
+    @abstractmethod
+    def write(self, batch: Batch, writing: Writing) -> Written:
+        """Write about `batch.image` or `batch.image_states`, as token ids."""
+
+
+Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From written token ids (n, t), end marks included, and the pictures' numbers (n) to what each text earns (n)."""
+
+
+class Rewarded(ABC):
+    """Learns, in a stage of its own, from what its own texts earn; the task that knows the references says how much."""
+
+    @abstractmethod
+    def reward_by(self, reward: Reward) -> None:
+        """Take the reward to learn from."""

@@ -1,0 +1,1 @@
+"""Captioners: systems that write about a picture."""
