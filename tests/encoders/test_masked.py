@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diptych.core.batch import DataSpec
+from diptych.core.batch import DataSpec, States
 from diptych.core.errors import UserError
 from diptych.encoders.masked import MaskedViT, PixelDecoder, masked_vit, patch_noise, patches_kept, reconstruct
 from diptych.encoders.towers import TowerConfig
@@ -41,6 +41,20 @@ def test_what_is_hidden_is_not_read():
     torch.testing.assert_close(other.read, first.read, rtol=0, atol=0)
     torch.testing.assert_close(other.predicted, first.predicted, rtol=0, atol=0)
     assert not torch.equal(other.patches, first.patches)
+
+
+def test_words_stand_beside_the_patches():
+    tower, _, image, noise = parts()
+    decoder = PixelDecoder(tower, dim=8, layers=1, heads=2, words=6)
+    mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
+    words = States(torch.randn(3, 3, 6), mask, torch.randn(3, 6))
+    told = reconstruct(tower, decoder, image, noise, keep=4, text=words)
+    untold = reconstruct(tower, decoder, image, noise, keep=4)
+    assert told.predicted.shape == untold.predicted.shape
+    same = (told.predicted - untold.predicted).abs().amax((1, 2)) < 1e-5
+    assert same.tolist() == [False, False, True]  # the last text has no word
+    told.predicted[0].sum().backward()
+    assert decoder.enter_words.weight.grad.abs().sum() > 0
 
 
 def test_evaluation_hides_the_same_spread_patches_of_every_picture():

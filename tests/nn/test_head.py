@@ -36,6 +36,14 @@ def test_dropout_only_in_training():
     assert torch.equal(head.eval()(x), head(x))
 
 
+def test_no_head_changes_nothing():
+    head, x = Head(6, 6, kind="none", dropout=0.5, residual=True), torch.randn(3, 6)
+    assert head(x) is x
+    assert not list(head.parameters())
+    with pytest.raises(UserError, match="head none changes nothing, so it cannot bring 6 features to 4: give out=6"):
+        Head(6, 4, kind="none")
+
+
 def test_unknown_kind():
     with pytest.raises(UserError, match="unknown head 'liner'; did you mean 'linear'"):
         Head(6, 4, kind="liner")

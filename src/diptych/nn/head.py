@@ -46,7 +46,7 @@ class Head(nn.Module):
         if kind == "none" and dim != out:
             raise UserError(f"head none changes nothing, so it cannot bring {dim} features to {out}: give out={dim}")
         width = out if hidden is None else hidden
-        self.straight = Linear(dim, out, bias=False) if kind == "linear" or residual else None
+        self.straight = Linear(dim, out, bias=False) if kind == "linear" or (kind == "mlp" and residual) else None
         self.norm = nn.LayerNorm(dim) if kind == "mlp" else None
         self.up = Linear(dim, width) if kind == "mlp" else None
         self.down = Linear(width, out) if kind == "mlp" else None
