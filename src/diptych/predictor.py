@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from diptych.core.batch import Batch, DataSpec
 from diptych.core.errors import UserError
-from diptych.core.model import Model, PairEncoder
+from diptych.core.model import Model, PairEncoder, PairScorer
 from diptych.core.runtime import pick_device
 from diptych.data.images import decode
 from diptych.data.loader import Example, Loader
@@ -137,8 +138,33 @@ class Predictor:
         vectors = torch.from_numpy(self.embed_text(texts)).view(len(labels), len(prompts), -1)
         return zero_shot_weights(vectors).numpy()
 
+    @torch.inference_mode()
+    def scores(self, pictures: Sequence[Picture] | Picture, texts: Sequence[str] | str) -> Float32[np.ndarray, "n m"]:
+        """Score each picture with each text by looking at both together; higher is better, the unit is the system's.
+
+        Raises:
+            UserError: when the model judges by vectors alone; `similarity` gives their cosines.
+        """
+        if not isinstance(self.model, PairScorer):
+            raise UserError(f"{self.system or 'this model'} compares vectors alone; use similarity, or train sgraf")
+        many: Sequence[Any] = pictures if _is_list(pictures) else [pictures]  # type: ignore[assignment]
+        tokens, mask = self.tokenizer([texts] if isinstance(texts, str) else list(texts), self.spec.context)
+        text = self.model.text_parts(Batch(tokens=tokens, token_mask=mask).to(self.device))
+        found = []
+        for piece in _pieces(many, self.batch_size):
+            image = Batch(image=torch.stack([self._decode(picture) for picture in piece])).to(self.device)
+            found.append(self.model.score(self.model.image_parts(image), text))
+        return _numpy(found)
+
     def search(
-        self, query: Picture, index: Index | str | Path, *, k: int = 10, where: dict[str, Any] | None = None
+        self,
+        query: Picture,
+        index: Index | str | Path,
+        *,
+        k: int = 10,
+        where: dict[str, Any] | None = None,
+        picture_of: Callable[[Hit], Picture] | None = None,
+        candidates: int = 100,
     ) -> list[Hit]:
         """Find what lies nearest to a text or a picture.
 
@@ -147,6 +173,9 @@ class Predictor:
             index: opened, or its folder; made by this very model.
             k: how many.
             where: metadata that a hit must have.
+            picture_of: where the picture of a hit is. With it, a model that can look at a picture and a text together
+                puts the nearest pictures of a text in its own order, and a hit's score is the model's.
+            candidates: how many of the nearest pictures are looked at so.
         """
         opened = index if isinstance(index, Index) else FolderIndex.open(index, read_only=True)
         if opened.model != self.identity:
@@ -154,7 +183,14 @@ class Predictor:
                 f"this index holds vectors of {opened.model}, the run is {self.identity}; index the pictures again"
             )
         vector = self.embed_text(query) if isinstance(query, str) else self.embed_image(query)
-        return opened.search(vector[0], k=k, where=where)[0]
+        if picture_of is None or not isinstance(query, str) or not isinstance(self.model, PairScorer):
+            return opened.search(vector[0], k=k, where=where)[0]
+        hits = opened.search(vector[0], k=max(k, candidates), where=where)[0]
+        if not hits:
+            return hits
+        scores = self.scores([picture_of(hit) for hit in hits], query)[:, 0]
+        order = np.argsort(-scores, kind="stable")[:k]
+        return [replace(hits[place], score=float(scores[place])) for place in order.tolist()]
 
     def embed_rows(
         self, source: Source, rows: Int64[np.ndarray, " n"], *, skipped: list[Problem] | None = None, workers: int = 2
