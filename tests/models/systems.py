@@ -82,6 +82,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"region_dim": 8},
         {"region_dim": 8, "gather": "mean", "objective": "hardest", "hardest_after": 20, "caption_weight": 1.0},
     ],
+    "unicl": [{}, {"image_encoder": "swin", "image_patch": 2, "image_depths": (1, 2), "image_window": 3}],
 }
 
 
