@@ -59,7 +59,7 @@ def fewshot(
 ) -> None:
     """Learn classes from a few pictures each, by several methods on the same features, and compare with zero-shot.
 
-    Shots come from the training split, as do the pictures that choose settings; test pictures choose nothing.
+    Settings are chosen on other pictures that are not tested on; the test pictures choose nothing.
 
     Example: `diptych fewshot runs/mine photos/ --label-column label --html fewshot.html`
     """
@@ -142,10 +142,11 @@ def _show(study: Study) -> None:
 
     rows = list(summary(study.scores))
     shots = sorted({row["shots"] for row in rows})
-    printed = Table(title=subtitle(study), title_justify="left", box=None)
-    printed.add_column("")
+    typer.echo(subtitle(study))
+    printed = Table(box=None)
+    printed.add_column("shots", no_wrap=True)
     for count in shots:
-        printed.add_column(f"{count} shot{'s' if count > 1 else ''}", justify="right")
+        printed.add_column(str(count), justify="right")
     for name, cells in table(rows, shots):
         printed.add_row(name, *(shown(cell) for cell in cells))
     Console().print(printed)

@@ -86,7 +86,9 @@ def _column(source: Source, row: int, asked: str | None) -> str:
         return asked
     found = next((name for name in LABEL if name in fields), None)
     if found is None:
-        raise UserError(f"no column holds classes; name it with --label-column (there are: {', '.join(fields)})")
+        raise UserError(
+            f"no column holds classes; name it with --label-column (there are: {', '.join(fields) or 'none'})"
+        )
     return found
 
 
