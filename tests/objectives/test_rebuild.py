@@ -42,7 +42,6 @@ def test_an_exact_inverse_comes_back_without_error():
     def error(x):
         return (x - start).square().sum(1)
 
-    translated, found = there_and_back(start, lambda x: x @ turn, lambda x: x @ turn.T, error)
-    torch.testing.assert_close(translated, start @ turn)
+    found = there_and_back(start, lambda x: x @ turn, lambda x: x @ turn.T, error)
     torch.testing.assert_close(found, torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-24)
-    assert (there_and_back(start, lambda x: x @ turn, lambda x: x @ turn, error)[1] > 1e-3).all()
+    assert (there_and_back(start, lambda x: x @ turn, lambda x: x @ turn, error) > 1e-3).all()

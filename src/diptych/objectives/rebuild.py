@@ -41,8 +41,8 @@ def per_word(errors: Float[Tensor, " b"], mask: Bool[Tensor, "b t"]) -> Float[Te
 
 def there_and_back(
     start: X, there: Callable[[X], Y], back: Callable[[Y], X], error: Callable[[X], Float[Tensor, " b"]]
-) -> tuple[Y, Float[Tensor, " b"]]:
-    """Translate and translate back.
+) -> Float[Tensor, " b"]:
+    """Translate, translate back and compare.
 
     Args:
         start: what is translated.
@@ -51,10 +51,9 @@ def there_and_back(
         error: how far what came back is from the start.
 
     Returns:
-        The translation, and the error of what came back; 0 when one way is the inverse of the other.
+        The error of what came back; 0 when one way is the inverse of the other.
 
     Reference:
         Pham et al. 2018, arXiv 1812.07809 (MCTN).
     """
-    translated = there(start)
-    return translated, error(back(translated))
+    return error(back(there(start)))
