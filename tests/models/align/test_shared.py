@@ -69,7 +69,10 @@ def test_correlation_is_the_distance_beside_what_is_rebuilt(rebuild):
 
 
 def test_translation_goes_there_and_back():
-    model, batch = make("shared", objective="translate", rebuild="other", cycle_weight=0.7, **SIZES).double().eval(), pairs()
+    model, batch = (
+        make("shared", objective="translate", rebuild="other", cycle_weight=0.7, **SIZES).double().eval(),
+        pairs(),
+    )
     image, text = model.encode_image(batch), model.encode_text(batch)
     chances = model.say(image * 8**0.5).softmax(1)
     heard = model.read(model.encoder.of_chances(chances))
