@@ -136,7 +136,7 @@ class GraphRound(nn.Module):
         """Return how much of each node (last axis) each listener takes: rows add up to 1, padding gets 0."""
         query = self.query(nodes if listeners is None else nodes[:, :listeners])
         # The keys' map goes onto the queries: where few listen, that is far less to compute.
-        products = (query @ self.key.weight) @ nodes.transpose(1, 2) + (query @ self.key.bias).unsqueeze(-1)
+        products: Tensor = (query @ self.key.weight) @ nodes.transpose(1, 2) + (query @ self.key.bias).unsqueeze(-1)
         return products.masked_fill(~mask[:, None], torch.finfo(products.dtype).min).softmax(-1)
 
 

@@ -52,7 +52,10 @@ def encode(model: Model, batches: Iterable[Batch]) -> tuple[Tensor, Tensor, Tens
     if not isinstance(model, PairEncoder):
         raise UserError(f"{type(model).__name__} does not put pictures and texts in one space, so it has no retrieval")
     found = _both_sides(
-        model, batches, lambda batch: model.encode_image(batch).float(), lambda batch: model.encode_text(batch).float()
+        model,
+        batches,
+        lambda batch: model.encode_image(batch).float().cpu(),
+        lambda batch: model.encode_text(batch).float().cpu(),
     )
     return torch.cat(found.image), found.image_id, torch.cat(found.text), found.text_id, found.key
 
@@ -70,7 +73,12 @@ def score_all(model: Model, batches: Iterable[Batch]) -> tuple[Tensor, Tensor, T
     """
     if not isinstance(model, PairScorer):
         raise UserError(f"{type(model).__name__} does not score a picture and a text together; sgraf does")
-    found = _both_sides(model, batches, model.image_parts, model.text_parts)
+    found = _both_sides(
+        model,
+        batches,
+        lambda batch: model.image_parts(batch).map(Tensor.cpu),
+        lambda batch: model.text_parts(batch).map(Tensor.cpu),
+    )
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     scores = torch.empty(len(found.image_id), len(found.text_id))
@@ -108,7 +116,7 @@ def _both_sides(
     for batch in batches:
         moved, of_text = batch.to(device), batch.tokens is not None
         found = (text if of_text else image)(moved)
-        sides[of_text].append(found.map(_to_cpu) if isinstance(found, States) else _to_cpu(found))
+        sides[of_text].append(found)
         ids[of_text].append(batch.need("pair_id").cpu())
         if batch.tokens is not None:
             kept = batch.need("token_mask")
@@ -119,10 +127,6 @@ def _both_sides(
     numbers: dict[bytes, int] = {}
     keys = torch.tensor([numbers.setdefault(sentence, len(numbers)) for sentence in sentences])
     return Sides(sides[0], torch.cat(ids[0]), sides[1], torch.cat(ids[1]), keys)
-
-
-def _to_cpu(value: Tensor) -> Tensor:
-    return value.cpu()
 
 
 def retrieve(model: Model, batches: Iterable[Batch]) -> Retrieval:

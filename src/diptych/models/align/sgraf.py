@@ -130,13 +130,12 @@ class SGRAF(DualEncoder, PairScorer, Coupled, AfterStep):
         order = lengths.argsort()
         pictures, regions, width = image.tokens.shape
         row = pictures * max(regions, width, self.config.similarity_dim) * text.mask.shape[1]
-        size = max(1, AT_ONCE // max(1, row))
+        size = max(1, (AT_ONCE if image.tokens.device.type == "cpu" else KEPT) // max(1, row))
         again = torch.is_grad_enabled() and row * len(order) > KEPT
         scores = []
-        for rows in order.split(size):
+        for rows in torch.split(order, size):
             longest = max(1, int(lengths[rows].max()))
-            piece = text.map(lambda value, rows=rows: value[rows])
-            piece = States(piece.tokens[:, :longest], piece.mask[:, :longest], piece.summary)
+            piece = States(text.tokens[rows, :longest], text.mask[rows, :longest], text.summary[rows])
             scores.append(
                 checkpoint(self._piece, image, piece, use_reentrant=False) if again else self._piece(image, piece)
             )
@@ -147,7 +146,8 @@ class SGRAF(DualEncoder, PairScorer, Coupled, AfterStep):
             weights = region_weights(image.tokens, image.mask, text.tokens, text.mask, sharpness=self.config.sharpness)
             difference = missed(weights, image.tokens, text.tokens)
             if self.judge is not None:
-                return self.judge(image.summary, text.summary, difference, text.mask)
+                logits: Tensor = self.judge(image.summary, text.summary, difference, text.mask)
+                return logits
             cosine = (1 - difference.square().sum(-1) / 2) * text.mask
             return cosine.sum(2) / text.mask.sum(1).clamp(min=1)
 
@@ -158,7 +158,7 @@ class SGRAF(DualEncoder, PairScorer, Coupled, AfterStep):
         return min(1.0, int(self.steps) / self.config.hardest_after) if self.config.hardest_after > 0 else 1.0
 
     def embed(self, batch: Batch) -> tuple[Float[Tensor, "b _"], ...]:
-        """Prepare both sides of each pair: global vectors, then each picture's regions and each text's words in a row."""
+        """Prepare both sides of each pair: global vectors, all regions and all words, and which are real."""
         image, text = self.image_parts(batch), self.text_parts(batch)
         masks = (side.mask.to(side.tokens.dtype) for side in (image, text))
         return image.summary, text.summary, image.tokens.flatten(1), text.tokens.flatten(1), *masks
@@ -167,8 +167,8 @@ class SGRAF(DualEncoder, PairScorer, Coupled, AfterStep):
         """Score this process's pictures with everybody's texts, and compare the global vectors as well."""
         image, text, regions, words, region_mask, word_mask = embeddings
         width = self.config.match_dim
-        pictures = States(regions.unflatten(1, (-1, width)), region_mask > 0, image)
-        texts = States(words.unflatten(1, (-1, width)), word_mask > 0, text)
+        pictures = States(regions.view(len(regions), -1, width), region_mask > 0, image)
+        texts = States(words.view(len(words), -1, width), word_mask > 0, text)
         scores = self.score(pictures, _of_everybody(texts))
         matched = self._rank(scores, batch.pair_id)
         scale = self.scale()
