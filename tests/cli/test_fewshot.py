@@ -71,3 +71,20 @@ def test_mistakes_get_one_line(cli, run_folder, table, words, told):
     line = err.strip().splitlines()[-1]
     assert line.startswith("diptych: ")
     assert told in line
+
+
+@pytest.mark.parametrize("header", ["image,kind,label,split", "image,label,kind,split", "image,class,kind,split"])
+def test_the_column_that_was_named_holds_the_classes(cli, run_folder, table, tmp_path, header):
+    lines = [header]
+    for number in range(40):
+        cells = {"image": str(table.parent / "photos" / f"{number:03}.png"), "kind": f"k{number % 3}"}
+        cells |= {"label": "same", "class": "same", "split": "train" if number < 30 else "test"}
+        lines.append(",".join(cells[name] for name in header.split(",")))
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    words = ("--methods", "zero-shot", "--shots", 1, "--seeds", 1, "--json", tmp_path / "f.json")
+    status, _, err = cli("fewshot", run_folder, tmp_path / "t.csv", "--label-column", "kind", *words)
+    assert status == 0, err
+    assert json.loads((tmp_path / "f.json").read_text())["classes"] == ["k0", "k1", "k2"]
+    status, _, err = cli("fewshot", run_folder, "scenes:60", "--label-column", "styl", *words)
+    assert status == 2
+    assert "'style'" in err

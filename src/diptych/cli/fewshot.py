@@ -94,12 +94,20 @@ def fewshot(
     show_source(source)
     elsewhere = None if kept is None else open_data(kept)
     predictor = load(run, device=device)
-    study, whole = _run(predictor, source, config, column=label_column, elsewhere=elsewhere)
+    study, whole = _run(predictor, source, config, column=_field(source, label_column), elsewhere=elsewhere)
     _show(study)
     write_json(json, {"command": _command(), "finished": whole, **study.results()})
     _write(study, f"Few-shot use of {run} on {data}", html=html, plot=plot)
     if not whole:
         raise typer.Exit(130)
+
+
+def _field(source: Source, column: str | None) -> str | None:
+    """Return where a source keeps the column that was named: tables keep it as their label, which is then guessed."""
+    from diptych.data.table import Table
+
+    renamed = isinstance(source, Table) and len(source) > 0 and column not in source.row(0).fields
+    return None if renamed else column
 
 
 def _run(

@@ -109,6 +109,8 @@ def add_record(
         captions = [text for text in captions if text.strip()]
     split = record.get(columns.split) if columns.split else None
     taken = {columns.image, columns.split, *columns.captions}
+    if columns.label not in ("", "label"):
+        taken.add("label")  # another column was named as the label: it takes this name
     fields = {"label" if name == columns.label else name: value for name, value in record.items() if name not in taken}
     builder.add(key, captions, where=where, split=None if split is None else str(split), fields=fields, find=find)
 
