@@ -17,7 +17,7 @@ from diptych.core.batch import Batch, DataSpec
 from diptych.core.errors import UserError
 from diptych.core.model import Model, PairEncoder, PairScorer
 from diptych.core.runtime import pick_device
-from diptych.data.images import decode
+from diptych.data.images import decode, stack
 from diptych.data.loader import Example, Loader
 from diptych.data.prompts import PROMPTS as PROMPTS
 from diptych.data.source import Problem, Source
@@ -78,7 +78,7 @@ class Predictor:
         many: Sequence[Any] = pictures if _is_list(pictures) else [pictures]  # type: ignore[assignment]
         with ThreadPoolExecutor(2) as pool:
             vectors = [
-                encoder.encode_image(Batch(image=torch.stack(list(pool.map(self._decode, piece)))).to(self.device))
+                encoder.encode_image(Batch(image=stack(list(pool.map(self._decode, piece)))).to(self.device))
                 for piece in _pieces(many, self.batch_size)
             ]
         return _numpy(vectors)
@@ -152,7 +152,7 @@ class Predictor:
         text = self.model.text_parts(Batch(tokens=tokens, token_mask=mask).to(self.device))
         found = []
         for piece in _pieces(many, self.batch_size):
-            image = Batch(image=torch.stack([self._decode(picture) for picture in piece])).to(self.device)
+            image = Batch(image=stack([self._decode(picture) for picture in piece])).to(self.device)
             found.append(self.model.score(self.model.image_parts(image), text))
         return _numpy(found)
 
@@ -256,7 +256,7 @@ def load(run: str | Path, *, device: str = "auto") -> Predictor:
 
 def _stack(examples: list[Example]) -> Batch:
     images = [example.image for example in examples if example.image is not None]
-    return Batch(image=torch.stack(images), pair_id=torch.tensor([example.index for example in examples]))
+    return Batch(image=stack(images), pair_id=torch.tensor([example.index for example in examples]))
 
 
 def _is_list(pictures: object) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from diptych.core.errors import UserError
 from diptych.data.formats import orientation
-from diptych.data.images import BadPicture, decode, size_of
+from diptych.data.images import BadPicture, decode, size_of, stack
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -243,3 +243,10 @@ def test_one_pixel_in_any_crop() -> None:
 def test_real_photographs_by_both_paths(real_data: Path) -> None:
     for path in sorted((real_data / "flickr8k" / "images").glob("*.jpg"))[:40]:
         assert difference(decode(path, size=128), by_pillow(path.read_bytes(), 128)) < 0.05
+
+
+def test_a_batch_holds_the_pictures_and_keeps_their_channels_together() -> None:
+    pictures = [decode(photo(20, 30, seed), size=8) for seed in range(3)]
+    batch = stack(pictures)
+    assert torch.equal(batch, torch.stack(pictures))
+    assert batch.is_contiguous(memory_format=torch.channels_last)

@@ -164,3 +164,17 @@ def test_identity_is_of_weights_and_preprocessing():
     with torch.no_grad():
         same.positions[3, 2] += 1e-6
     assert tower.identity() != same.identity()
+
+
+def test_bytes_and_floats_are_normalised_alike_whatever_their_layout():
+    tower = ViT(image_size=16, dim=16, layers=1)
+    image = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    by_hand = (image.double() / 255 - torch.tensor(tower.mean).view(3, 1, 1)) / torch.tensor(tower.std).view(3, 1, 1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for given in (image, image.float() / 255):
+            pixels = tower.normalise(given.contiguous(memory_format=layout))
+            assert pixels.is_contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(pixels.double(), by_hand, rtol=0, atol=1e-6)
+    given = torch.rand(1, 3, 16, 16, requires_grad=True)  # a heat map asks for the gradient of pixels
+    tower.normalise(given).sum().backward()
+    torch.testing.assert_close(given.grad[0, :, 0, 0], 1 / torch.tensor(tower.std))

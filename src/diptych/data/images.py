@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,11 @@ def decode(
     return resized[:, top : top + size, left : left + size]
 
 
+def stack(pictures: Sequence[UInt8[Tensor, "c h w"]]) -> UInt8[Tensor, "b c h w"]:
+    """Put pictures into one batch, channels side by side in memory as decoders leave them, which is quickest."""
+    return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+
+
 def size_of(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return the upright height and width in pixels, from the header where the file has one.
 
@@ -122,7 +128,7 @@ def _resize(
     rows, top, exact_height = _span(box.top, box.height, scale, pixels.shape[0])
     columns, left, exact_width = _span(box.left, box.width, scale, pixels.shape[1])
     cut = pixels[top : top + rows, left : left + columns]
-    image = torch.from_numpy(np.require(cut, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    image = torch.from_numpy(np.require(cut, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     # a hair more than the ratio, so that the floor inside of interpolate never falls short of the size asked for
     factors = ((height + 1e-4) / exact_height, (width + 1e-4) / exact_width)
     resized = F.interpolate(image, scale_factor=factors, mode="bicubic", antialias=True, recompute_scale_factor=False)

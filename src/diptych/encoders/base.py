@@ -138,9 +138,12 @@ class ImageEncoder(Tower):
                 f"this image tower takes {channels} x {side} x {side} pictures, got "
                 f"{' x '.join(str(size) for size in image.shape[1:])}: decode pictures at image_size={side}"
             )
-        if image.dtype == torch.uint8:
-            image = image.to(self.scale.dtype).mul_(1 / 255)
-        pixels = (image - self.shift) / self.scale
+        if image.dtype == torch.uint8:  # in place: a new tensor for each operation costs several times the operation
+            wide = image.permute(0, 2, 3, 1).flatten(2)  # whole rows, so that a loop is longer than a pixel
+            shift, scale = (values.flatten().repeat(side) for values in (self.shift, self.scale))
+            rows = wide.to(scale.dtype).mul_(1 / 255).sub_(shift).div_(scale)
+            return rows.view(-1, side, side, channels).permute(0, 3, 1, 2)
+        pixels = (image - self.shift).div_(self.scale)
         return pixels.contiguous(memory_format=torch.channels_last)  # convolutions are up to 1.6 times as fast on it
 
     def forward(self, image: Shaped[Tensor, "b c h w"]) -> States:

@@ -17,7 +17,7 @@ from torch import Tensor
 from diptych.core import runtime
 from diptych.core.batch import States
 from diptych.core.errors import UserError, unknown
-from diptych.data.images import BadPicture, decode
+from diptych.data.images import BadPicture, decode, stack
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.base import ImageEncoder, TextEncoder, Tower
@@ -84,7 +84,7 @@ class Pictures(Maker):
                 continue
             read.append(item)
             pictures.append(picture.flip(-1) if self.mirror else picture)
-        inputs = (torch.stack(pictures),) if pictures else ()
+        inputs = (stack(pictures),) if pictures else ()
         return Ready(np.array(read, dtype=np.int64), inputs, tuple(problems))
 
 

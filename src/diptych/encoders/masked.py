@@ -86,11 +86,12 @@ class MaskedViT(ImageEncoder):
         sizes = f"{self.image_size} {self.patch} {self.heads} {self.activation} {self.pool}"
         return f"masked vit {sizes} {self.mean} {self.std}"
 
-    def read(self, pixels: Float[Tensor, "b c h w"], kept: Int[Tensor, "b k"] | None = None) -> Float[Tensor, "b n d"]:
-        """Encode normalised pixels, of all patches or of those kept: the class token, then the patches read."""
-        x = self.patches(pixels) + self.positions
-        if kept is not None:
-            x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    def read(self, patches: Float[Tensor, "b p e"], kept: Int[Tensor, "b k"]) -> Float[Tensor, "b n d"]:
+        """Encode those patches of normalised pixels that are kept: the class token, then the patches read."""
+        chosen = patches.gather(1, kept.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        return self._transform(self.patches.embed(chosen) + self.positions[kept])
+
+    def _transform(self, x: Float[Tensor, "b p d"]) -> Float[Tensor, "b n d"]:
         x = torch.cat([self.class_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
         y: Tensor = self.norm_after(self.transformer(x))
         return y
@@ -103,7 +104,7 @@ class MaskedViT(ImageEncoder):
 
     def encode(self, pixels: Float[Tensor, "b c h w"]) -> States:
         """Encode normalised pixels, all of them."""
-        return self.states(self.read(pixels))
+        return self.states(self._transform(self.patches(pixels) + self.positions))
 
 
 def masked_vit(config: TowerConfig, spec: DataSpec) -> MaskedViT:
@@ -213,11 +214,11 @@ def reconstruct(
         keep: patches kept of each picture.
         text: what a text tower made of the words, for a decoder that reads them.
     """
-    pixels = tower.normalise(image)
+    patches = patchify(tower.normalise(image), tower.patch)
     kept = noise.argsort(1)[:, :keep]
     hidden = torch.ones_like(noise, dtype=torch.bool).scatter(1, kept, value=False)
-    read = tower.read(pixels, kept)
-    return Reconstruction(decoder(read, kept, text), patchify(pixels, tower.patch), hidden, read)
+    read = tower.read(patches, kept)
+    return Reconstruction(decoder(read, kept, text), patches, hidden, read)
 
 
 def patches_kept(patches: int, mask: float) -> int:

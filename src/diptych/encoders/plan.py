@@ -120,6 +120,8 @@ def _linears(tower: nn.Module, *, every: bool) -> list[str]:
             closed += (f"{name}.",)
         elif "attention" in type(part).__name__.lower():
             attention += (f"{name}.",)
-        elif type(part) in (nn.Linear, Linear) and not name.startswith(closed) and (every or name.startswith(attention)):
+        elif (
+            type(part) in (nn.Linear, Linear) and not name.startswith(closed) and (every or name.startswith(attention))
+        ):
             names.append(name)
     return names

@@ -40,7 +40,7 @@ def linear(
 @cache
 def slow_products() -> bool:
     """Tell whether torch's own float32 products waste half of this processor while oneDNN would not."""
-    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
         return False
     facts = Path("/proc/cpuinfo")
     if not facts.exists():

@@ -7,6 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from diptych.core.errors import UserError
+from diptych.nn.linear import linear
 
 
 def patchify(image: Shaped[Tensor, "b c h w"], patch: int) -> Shaped[Tensor, "b p d"]:
@@ -83,3 +84,8 @@ class PatchEmbed(nn.Module):
         """Return one token per patch, row by row."""
         tokens: Tensor = self.projection(image).flatten(2).transpose(1, 2)
         return tokens
+
+    def embed(self, patches: Float[Tensor, "b p d"]) -> Float[Tensor, "b p e"]:
+        """Return one token for each of some patches that `patchify` cut."""
+        weight = self.projection.weight.permute(0, 2, 3, 1).flatten(1)
+        return linear(patches, weight, self.projection.bias)

@@ -6,6 +6,7 @@ Reference: He et al. 2021, arXiv 2111.06377 (MAE); the variance of a patch is un
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -36,12 +37,13 @@ def masked_pixels(
         predict the mean of each patch costs (d - 1) / d when normalised.
     """
     target = normalised(patches) if normalise else patches
-    each = (predicted - target).square().mean(-1)
+    each = F.mse_loss(predicted.to(target.dtype), target, reduction="none").mean(-1)
     count = mean_over_processes(hidden.sum().to(each.dtype))
     return torch.where(hidden, each, 0.0).sum() / count.clamp(min=1e-6)
 
 
 def normalised(patches: Float[Tensor, "b p d"]) -> Float[Tensor, "b p d"]:
     """Bring each patch to mean 0 and variance 1."""
-    mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
-    return (patches - mean) / (variance + EPS).sqrt()
+    biased = (patches.shape[-1] - 1) / patches.shape[-1]  # torch's one pass for it divides the squares by all numbers
+    even: Tensor = biased**0.5 * F.layer_norm(patches, patches.shape[-1:], eps=biased * EPS)
+    return even

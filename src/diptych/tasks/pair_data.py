@@ -17,6 +17,7 @@ from diptych.core.batch import Batch, DataSpec, States
 from diptych.core.config import Config
 from diptych.core.errors import UserError
 from diptych.core.model import Model, PairEncoder
+from diptych.data.images import stack
 from diptych.data.loader import Example, Loader
 from diptych.data.prompts import PROMPTS
 from diptych.data.source import Problem, Source
@@ -178,7 +179,7 @@ class PairData(TaskData):
     def pixels(self, examples: Sequence[Example]) -> Tensor | None:
         """Stack the examples' pictures; None when features stand in for them."""
         images = [example.image for example in examples if example.image is not None]
-        return torch.stack(images) if images else None
+        return stack(images) if images else None
 
     def tokens(self, texts: Sequence[str]) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
         """Turn texts into ids of at most the spec's context."""

@@ -15,6 +15,7 @@ from diptych.core.batch import Batch, DataSpec
 from diptych.core.config import Config
 from diptych.core.errors import UserError
 from diptych.core.model import Model
+from diptych.data.images import stack
 from diptych.data.loader import Example, Loader
 from diptych.data.source import Source
 from diptych.data.tokenizer import Tokenizer
@@ -101,7 +102,7 @@ class PictureData(TaskData):
 def collate(examples: list[Example]) -> Batch:
     """Stack pictures."""
     images = [example.image for example in examples if example.image is not None]
-    return Batch(image=torch.stack(images), pair_id=torch.tensor([example.index for example in examples]))
+    return Batch(image=stack(images), pair_id=torch.tensor([example.index for example in examples]))
 
 
 def facts(source: Source, config: Config, settings: Settings) -> tuple[Tokenizer, DataSpec]:
