@@ -58,7 +58,7 @@ def test_in_pieces_and_computed_again_it_gives_the_same(reason, monkeypatch):
     again.total.backward()
     torch.testing.assert_close(again.total, wanted.total)
     for got, slope in zip((v.grad for v in model.parameters() if v.grad is not None), slopes, strict=True):
-        torch.testing.assert_close(got, slope, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(got, slope, rtol=1e-4, atol=2e-5)  # the scale, 14, multiplies the order of sums
 
 
 def test_scan_is_the_mean_cosine_of_words_and_what_they_see():

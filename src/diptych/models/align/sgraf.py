@@ -8,8 +8,9 @@ Reference:
     Lee et al. 2018, arXiv 1803.08024 (SCAN: the attention; `reason="scan"` is its mean of cosines); Diao et al. 2021,
     arXiv 2101.01368 (SGRAF: similarity vectors, the graph SGR and the filter SAF). Regions are the image tower's
     tokens, not boxes of a detector; the global vectors are those of a dual encoder, trained beside by a contrastive
-    loss (`global_weight`), not means that attend to themselves; the gates of SAF have no BatchNorm. "both" adds up the
-    logits of two heads that learn together; the paper averages two models that learnt apart. The default loss is
+    loss (`global_weight`), not means that attend to themselves, and their cosine is added to the judgement, which so
+    begins where they are (`add_cosine`); the gates of SAF have no BatchNorm, and no sigmoid closes the score. "both"
+    adds up two heads that learn together; the paper averages two models that learnt apart. The default loss is
     contrastive over the matrix of scores; the paper's hinges on the hardest wrong partner are `objective="hardest"`.
 """
 
@@ -57,6 +58,7 @@ class Config(DualConfig):
     similarity_dim: int = Field(default=32, gt=0, description="width of a similarity vector")
     graph_steps: int = Field(default=3, gt=0, description="sgr: rounds of messages")
     sharpness: float = Field(default=9.0, gt=0, description="of a word's attention over the regions")
+    add_cosine: bool = Field(default=True, description="add the judgement to the cosine of the global vectors")
     objective: Literal["contrastive", "triplet", "hardest"] = Field(
         default="contrastive", description="a softmax over all, or hinges on all wrong partners or in time the hardest"
     )
@@ -122,7 +124,7 @@ class SGRAF(DualEncoder, PairScorer, Coupled, AfterStep):
         return States(F.normalize(words, dim=2), states.mask, whole)
 
     def score(self, image: States, text: States) -> Float[Tensor, "m n"]:
-        """Score every picture with every text, in logits, or by the mean cosine of scan.
+        """Score every picture with every text, in units of the cosine.
 
         Texts of like length go together, piece by piece.
         """
@@ -146,8 +148,8 @@ class SGRAF(DualEncoder, PairScorer, Coupled, AfterStep):
             weights = region_weights(image.tokens, image.mask, text.tokens, text.mask, sharpness=self.config.sharpness)
             difference = missed(weights, image.tokens, text.tokens)
             if self.judge is not None:
-                logits: Tensor = self.judge(image.summary, text.summary, difference, text.mask)
-                return logits
+                judged: Tensor = self.judge(image.summary, text.summary, difference, text.mask)
+                return judged + image.summary @ text.summary.T if self.config.add_cosine else judged
             cosine = (1 - difference.square().sum(-1) / 2) * text.mask
             return cosine.sum(2) / text.mask.sum(1).clamp(min=1)
 
@@ -188,9 +190,8 @@ class SGRAF(DualEncoder, PairScorer, Coupled, AfterStep):
 
     def _rank(self, scores: Float[Tensor, "b n"], group: Int[Tensor, " b"] | None) -> Float[Tensor, ""]:
         if self.config.objective == "contrastive":
-            return score_contrastive(scores * self.scale() if self.judge is None else scores, group=group)
-        chances = scores if self.judge is None else scores.sigmoid()
-        return score_triplet(chances, margin=self.config.margin, hardest=self.hardest(), group=group)
+            return score_contrastive(scores * self.scale(), group=group)
+        return score_triplet(scores, margin=self.config.margin, hardest=self.hardest(), group=group)
 
 
 def _even(pool: CellGather | None, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
