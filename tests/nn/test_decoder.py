@@ -131,7 +131,10 @@ def test_attention_is_the_plain_one():
             found, wanted = ours(x), plain(x)
         else:
             plain.query.load_state_dict(ours.query.state_dict())
-            found, wanted = ours(x, ours.look(cells), mask[:, None, None]), plain(x, cells, mask)
+            wanted = plain(x, cells, mask)
+            for turned in (False, True):  # as in training, and as in writing
+                found = ours(x, ours.look([cells], turned=turned), mask[:, None, None])[0]
+                torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 
@@ -143,9 +146,8 @@ def test_heads_must_divide_the_width():
 def test_the_tree_shows_each_row_its_ancestors_and_nobody_else():
     tree = Tree()
     assert tree.grow(torch.zeros(1, 1).long()) is None  # one row has nobody to be kept from
-    seen = tree.grow(torch.tensor([[0, 0, 0]]))
-    assert seen.shape == (1, 1, 3, 4)
-    seen = tree.grow(torch.tensor([[2, 0, 2]]))[0, 0].int().tolist()
+    assert tree.grow(torch.tensor([[0, 0, 0]])).shape == (1, 1, 3, 4)
+    seen = (~tree.grow(torch.tensor([[2, 0, 2]])))[0, 0].int().tolist()
     # slots: the root; rows 0 to 2 of the second step; rows 0 to 2 of the third
     assert seen == [[1, 0, 0, 1, 1, 0, 0], [1, 1, 0, 0, 0, 1, 0], [1, 0, 0, 1, 0, 0, 1]]
 
@@ -155,9 +157,9 @@ def test_the_past_keeps_all_in_order_however_often_it_grows():
     sizes, start = [1, 5, 5, 3, 20, 16], 0
     for size in sizes:
         piece = given[:, :, start : start + size]
-        keys, values = past.add(piece, -piece)
+        keys, values = past.add(piece.transpose(2, 3), -piece)
         start += size
-        assert torch.equal(keys, given[:, :, :start])
+        assert torch.equal(keys.transpose(2, 3), given[:, :, :start])
         assert torch.equal(values, -given[:, :, :start])
 
 

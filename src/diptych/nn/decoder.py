@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from diptych.core.errors import UserError
-from diptych.nn.looking import CrossAttention, KeyValue, SelfAttention
+from diptych.nn.linear import Linear
+from diptych.nn.looking import CrossAttention, Looked, SelfAttention
 from diptych.nn.past import Past, Tree
 from diptych.nn.transformer import MLP
 
@@ -24,17 +25,17 @@ class DecoderLayer(nn.Module, ABC):
     """What a system defines of a decoder: a layer that looks at the levels of an encoding."""
 
     @abstractmethod
-    def look(self, levels: Sequence[Float[Tensor, "b n d"]]) -> list[KeyValue]:
-        """Return the keys and values of what the layer will look at."""
+    def look(self, levels: Sequence[Float[Tensor, "i n d"]], *, turned: bool = False) -> Looked:
+        """Return the keys and values of what the layer will look at; turned for writing."""
 
     @abstractmethod
     def forward(
         self,
         x: Float[Tensor, "b q d"],
-        looked: list[KeyValue],
+        looked: Looked,
         mask: Bool[Tensor, "i 1 1 n"] | None = None,
         past: Past | None = None,
-        seen: Bool[Tensor, "b 1 q s"] | None = None,
+        hidden: Bool[Tensor, "b 1 q s"] | None = None,
     ) -> Float[Tensor, "b q d"]:
         """Transform words; arguments as for `SelfAttention` and `CrossAttention`."""
 
@@ -58,21 +59,21 @@ class PlainLayer(DecoderLayer):
         self.mlp = MLP(dim, hidden, activation=activation, dropout=dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def look(self, levels: Sequence[Float[Tensor, "b n d"]]) -> list[KeyValue]:
+    def look(self, levels: Sequence[Float[Tensor, "i n d"]], *, turned: bool = False) -> Looked:
         """Look at the last level alone."""
-        return [self.cross.look(levels[-1])]
+        return self.cross.look(levels[-1:], turned=turned)
 
     def forward(
         self,
         x: Float[Tensor, "b q d"],
-        looked: list[KeyValue],
+        looked: Looked,
         mask: Bool[Tensor, "i 1 1 n"] | None = None,
         past: Past | None = None,
-        seen: Bool[Tensor, "b 1 q s"] | None = None,
+        hidden: Bool[Tensor, "b 1 q s"] | None = None,
     ) -> Float[Tensor, "b q d"]:
         """Transform words."""
-        x = x + self.dropout(self.back(self.back_norm(x), past, seen))
-        x = x + self.dropout(self.cross(self.look_norm(x), looked[0], mask))
+        x = x + self.dropout(self.back(self.back_norm(x), past, hidden))
+        x = x + self.dropout(self.cross(self.look_norm(x), looked, mask)[0])
         y: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return y
 
@@ -115,15 +116,11 @@ class WordDecoder(nn.Module):
             self.register_buffer("positions", positions, persistent=False)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
-        self.out = nn.Linear(dim, vocabulary, bias=False)
+        self.out = Linear(dim, vocabulary, bias=False)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
         nn.init.normal_(self.out.weight, std=dim**-0.5)
         if tied:
             self.out.weight = self.embedding.weight
-
-    def look(self, levels: Sequence[Float[Tensor, "b n d"]]) -> list[list[KeyValue]]:
-        """Return what each layer looks at."""
-        return [layer.look(levels) for layer in self._layers()]
 
     def forward(
         self,
@@ -143,8 +140,8 @@ class WordDecoder(nn.Module):
         """
         x = self._come_in(tokens, 0)
         cross = None if mask is None else mask[:, None, None, :]
-        for layer, looked in zip(self._layers(), self.look(levels), strict=True):
-            x = layer(x, looked, cross)
+        for layer in self._layers():
+            x = layer(x, layer.look(levels), cross)
         y: Tensor = self.norm(x)
         return y
 
@@ -155,14 +152,15 @@ class WordDecoder(nn.Module):
 
     def begin(self, levels: Sequence[Float[Tensor, "b n d"]], mask: Bool[Tensor, "b n"] | None = None) -> Telling:
         """Prepare for writing about each item."""
-        return Telling(self, self.look(levels), None if mask is None else mask[:, None, None, :])
+        looked = [layer.look(levels, turned=True) for layer in self._layers()]
+        return Telling(self, looked, None if mask is None else mask[:, None, None, :])
 
     def step(self, tokens: Int[Tensor, "b k"], parents: Int[Tensor, "b k"], telling: Telling) -> Float[Tensor, "b k v"]:
         """Read the newest token of each row and return the logits of what follows."""
         x = self._come_in(tokens.unsqueeze(-1), telling.tree.length).squeeze(2)
-        seen = telling.tree.grow(parents)
+        hidden = telling.tree.grow(parents)
         for layer, looked, past in zip(self._layers(), telling.looked, telling.pasts, strict=True):
-            x = layer(x, looked, telling.mask, past, seen)
+            x = layer(x, looked, telling.mask, past, hidden)
         return self.logits(self.norm(x))
 
     def _come_in(self, tokens: Int[Tensor, "... t"], start: int) -> Float[Tensor, "... t d"]:
@@ -179,9 +177,7 @@ class WordDecoder(nn.Module):
 class Telling:
     """Texts in the making about some items: what `nn/decode.py` asks for the next word."""
 
-    def __init__(
-        self, decoder: WordDecoder, looked: list[list[KeyValue]], mask: Bool[Tensor, "b 1 1 n"] | None
-    ) -> None:
+    def __init__(self, decoder: WordDecoder, looked: list[Looked], mask: Bool[Tensor, "b 1 1 n"] | None) -> None:
         self.decoder, self.looked, self.mask = decoder, looked, mask
         self.pasts = [Past() for _ in looked]
         self.tree = Tree()

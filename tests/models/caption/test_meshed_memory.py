@@ -83,9 +83,9 @@ def test_a_meshed_layer_is_its_formula():
     y = layer.back_norm(x + layer.back(x))
     mesh = torch.zeros_like(y)
     for level, memory in enumerate(levels):
-        found = layer.look_norm(y + layer.cross(y, layer.cross.look(memory)))
+        found = layer.look_norm(y + layer.cross(y, layer.cross.look([memory]))[0])
         rows = slice(level * DIM, (level + 1) * DIM)
-        weight = torch.cat([layer.gate_words.weight[rows], layer.gate_found[level].weight], dim=1)
+        weight = torch.cat([layer.gate_words.weight[rows], layer.gate_found[level].T], dim=1)
         gate = torch.sigmoid(torch.cat([y, found], dim=2) @ weight.T + layer.gate_words.bias[rows])
         mesh = mesh + gate * found
     mesh = mesh / math.sqrt(3)
@@ -97,13 +97,13 @@ def test_a_meshed_layer_is_its_formula():
 def test_one_open_gate_is_attention_to_that_level_alone(opened):
     layer = MeshedLayer(DIM, HEADS, levels=3, hidden=16).double().eval()
     with torch.no_grad():
-        for weight in (layer.gate_words.weight, *(gate.weight for gate in layer.gate_found), layer.mlp.down.weight):
+        for weight in (layer.gate_words.weight, layer.gate_found, layer.mlp.down.weight):
             weight.zero_()
         layer.gate_words.bias.fill_(-50.0)
         layer.gate_words.bias[opened * DIM : (opened + 1) * DIM] = 50.0
     x, levels = torch.randn(2, 4, DIM).double(), [torch.randn(2, 5, DIM).double() for _ in range(3)]
     y = layer.back_norm(x + layer.back(x))
-    alone = layer.look_norm(y + layer.cross(y, layer.cross.look(levels[opened]))) / math.sqrt(3)
+    alone = layer.look_norm(y + layer.cross(y, layer.cross.look([levels[opened]]))[0]) / math.sqrt(3)
     torch.testing.assert_close(layer(x, layer.look(levels)), layer.mlp_norm(alone), rtol=0, atol=1e-10)
 
 

@@ -27,7 +27,8 @@ from diptych.encoders.towers import build_image
 from diptych.models.captioning import CaptionConfig, CaptionModel
 from diptych.nn.attention import attend
 from diptych.nn.decoder import DecoderLayer, WordDecoder, sinusoids
-from diptych.nn.looking import CrossAttention, KeyValue, SelfAttention
+from diptych.nn.linear import Linear
+from diptych.nn.looking import CrossAttention, Looked, SelfAttention
 from diptych.nn.past import Past
 from diptych.nn.transformer import MLP
 
@@ -57,7 +58,7 @@ class MemoryAttention(nn.Module):
         if dim % heads != 0:
             raise UserError(f"the width must be a multiple of the heads, got dim={dim} and heads={heads}")
         self.heads, self.slots = heads, slots
-        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.query, self.key, self.value, self.out = (Linear(dim, dim) for _ in range(4))
         width = dim // heads
         self.memory_key = nn.Parameter(torch.randn(slots, dim) * width**-0.5) if slots > 0 else None
         self.memory_value = nn.Parameter(torch.randn(slots, dim) * slots**-0.5) if slots > 0 else None
@@ -113,37 +114,33 @@ class MeshedLayer(DecoderLayer):
         self.levels = levels
         self.back = SelfAttention(dim, heads)
         self.cross = CrossAttention(dim, heads)
-        # A gate reads [words; what was found]: the words' half for all levels is one map, the other half one each.
-        self.gate_words = nn.Linear(dim, levels * dim)
-        self.gate_found = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(levels))
+        # A gate reads [words; what was found]: the words' half is one map for all levels, the other half one for each.
+        self.gate_words = Linear(dim, levels * dim)
+        self.gate_found = nn.Parameter(torch.randn(levels, dim, dim) * (2 * dim) ** -0.5)
         self.mlp = MLP(dim, hidden, activation="relu", dropout=dropout)
         self.back_norm, self.look_norm, self.mlp_norm = (nn.LayerNorm(dim) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
-        for gate in (self.gate_words, *self.gate_found.children()):
-            assert isinstance(gate, nn.Linear)
-            nn.init.normal_(gate.weight, std=(2 * dim) ** -0.5)
+        nn.init.normal_(self.gate_words.weight, std=(2 * dim) ** -0.5)
         nn.init.zeros_(self.gate_words.bias)
 
-    def look(self, levels: Sequence[Float[Tensor, "b n d"]]) -> list[KeyValue]:
+    def look(self, levels: Sequence[Float[Tensor, "i n d"]], *, turned: bool = False) -> Looked:
         """Look at every level by the same map."""
-        return [self.cross.look(level) for level in levels]
+        return self.cross.look(levels, turned=turned)
 
     def forward(
         self,
         x: Float[Tensor, "b q d"],
-        looked: list[KeyValue],
+        looked: Looked,
         mask: Bool[Tensor, "i 1 1 n"] | None = None,
         past: Past | None = None,
-        seen: Bool[Tensor, "b 1 q s"] | None = None,
+        hidden: Bool[Tensor, "b 1 q s"] | None = None,
     ) -> Float[Tensor, "b q d"]:
         """Transform words."""
-        x = self.back_norm(x + self.dropout(self.back(x, past, seen)))
-        query, gates = self.cross.ask(x), self.gate_words(x).chunk(self.levels, dim=-1)
-        total = torch.zeros_like(x)
-        for level, gate, weigh in zip(looked, gates, self.gate_found, strict=True):
-            found = self.look_norm(x + self.dropout(self.cross.answer(query, level, mask)))
-            total = total + found * torch.sigmoid(gate + weigh(found))
-        x = total / self.levels**0.5
+        x = self.back_norm(x + self.dropout(self.back(x, past, hidden)))
+        found = self.look_norm(x + self.dropout(self.cross(x, looked, mask)))
+        gate = self.gate_words(x).unflatten(-1, (self.levels, -1)).movedim(2, 0)
+        gate = torch.sigmoid(gate + (found.flatten(1, 2) @ self.gate_found).view_as(found))
+        x = (found * gate).sum(0) / self.levels**0.5
         y: Tensor = self.mlp_norm(x + self.dropout(self.mlp(x)))
         return y
 
