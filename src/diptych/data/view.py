@@ -43,7 +43,8 @@ class View(Source, ABC):
 
     def splits(self) -> UInt8[np.ndarray, " n"]:
         """Return the place in `SPLITS` of each row's split."""
-        return self.source.splits()[self.kept]
+        splits: UInt8[np.ndarray, " n"] = self.source.splits()[self.kept]
+        return splits
 
     def fingerprint(self) -> str:
         """Return a hash of the source's and of what is different."""

@@ -92,7 +92,7 @@ def _changed(before: Mapping[str, Any], config: Config) -> dict[str, str]:
 
 def _grids(model: nn.Module) -> dict[str, nn.Module]:
     """Find the weights that belong to the places of a grid, by name, and what has them."""
-    found = {}
+    found: dict[str, nn.Module] = {}
     for name, part in model.named_modules():
         if isinstance(part, ViT | MeanAttentionPool):
             found[f"{name}.positions"] = part
