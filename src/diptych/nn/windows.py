@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from diptych.core.errors import UserError
+from diptych.nn.linear import Linear
 from diptych.nn.transformer import MLP
 
 
@@ -101,7 +102,7 @@ class WindowAttention(nn.Module):
         self.window = min(window, side)
         self.shift = self.window // 2 if shift and side > window else 0
         self.padding = -side % self.window
-        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.query, self.key, self.value, self.out = (Linear(dim, dim) for _ in range(4))
         self.bias_table = nn.Parameter(0.02 * torch.randn((2 * window - 1) ** 2, heads))
         self.register_buffer("index", relative_index(self.window, window), persistent=False)
         self.register_buffer("seen", may_meet(side, self.window, self.shift), persistent=False)
