@@ -16,13 +16,16 @@ from torch import Tensor
 from diptych.core.batch import Batch, DataSpec
 from diptych.core.errors import UserError
 from diptych.core.model import Model, PairEncoder, PairScorer
+from diptych.core.pieces import pieces
 from diptych.core.runtime import pick_device
+from diptych.core.writing import Writing
 from diptych.data.images import decode, stack
 from diptych.data.loader import Example, Loader
 from diptych.data.prompts import PROMPTS as PROMPTS
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.metrics.zero_shot import zero_shot_weights
+from diptych.models.captioning import tell
 from diptych.search.folder import FolderIndex
 from diptych.search.index import Hit, Index
 from diptych.train.experiment import load_run
@@ -75,11 +78,10 @@ class Predictor:
             BadPicture: for a picture that cannot be read; the line names it.
         """
         encoder = self._pair_encoder()
-        many: Sequence[Any] = pictures if _is_list(pictures) else [pictures]  # type: ignore[assignment]
         with ThreadPoolExecutor(2) as pool:
             vectors = [
                 encoder.encode_image(Batch(image=stack(list(pool.map(self._decode, piece)))).to(self.device))
-                for piece in _pieces(many, self.batch_size)
+                for piece in pieces(pictures, self.batch_size)
             ]
         return _numpy(vectors)
 
@@ -87,9 +89,8 @@ class Predictor:
     def embed_text(self, texts: Sequence[str] | str) -> Float32[np.ndarray, "n d"]:
         """Return one unit vector a text; what is longer than the model reads is cut."""
         encoder = self._pair_encoder()
-        many = [texts] if isinstance(texts, str) else list(texts)
         vectors = []
-        for piece in _pieces(many, self.batch_size):
+        for piece in pieces(texts, self.batch_size):
             tokens, mask = self.tokenizer(piece, self.spec.context)
             vectors.append(encoder.encode_text(Batch(tokens=tokens, token_mask=mask).to(self.device)))
         return _numpy(vectors)
@@ -147,11 +148,10 @@ class Predictor:
         """
         if not isinstance(self.model, PairScorer):
             raise UserError(f"{self.system or 'this model'} compares vectors alone; use similarity, or train sgraf")
-        many: Sequence[Any] = pictures if _is_list(pictures) else [pictures]  # type: ignore[assignment]
         tokens, mask = self.tokenizer([texts] if isinstance(texts, str) else list(texts), self.spec.context)
         text = self.model.text_parts(Batch(tokens=tokens, token_mask=mask).to(self.device))
         found = []
-        for piece in _pieces(many, self.batch_size):
+        for piece in pieces(pictures, self.batch_size):
             image = Batch(image=stack([self._decode(picture) for picture in piece])).to(self.device)
             found.append(self.model.score(self.model.image_parts(image), text))
         return _numpy(found)
@@ -191,6 +191,23 @@ class Predictor:
         scores = self.scores([picture_of(hit) for hit in hits], query)[:, 0]
         order = np.argsort(-scores, kind="stable")[:k]
         return [replace(hits[place], score=float(scores[place])) for place in order.tolist()]
+
+    def caption(
+        self, pictures: Sequence[Picture] | Picture, writing: Writing | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """Write about pictures, by default the likeliest text among five beams.
+
+        Returns:
+            For each picture its texts with their log-probabilities in nats, the best first.
+
+        Raises:
+            BadPicture: for a picture that cannot be read; the line names it.
+        """
+        told: list[list[tuple[str, float]]] = []
+        for piece in pieces(pictures, self.batch_size):
+            images = stack([self._decode(picture) for picture in piece]).to(self.device)
+            told += tell(self.model, self.tokenizer, images, writing)
+        return told
 
     def embed_rows(
         self, source: Source, rows: Int64[np.ndarray, " n"], *, skipped: list[Problem] | None = None, workers: int = 2
@@ -257,15 +274,6 @@ def load(run: str | Path, *, device: str = "auto") -> Predictor:
 def _stack(examples: list[Example]) -> Batch:
     images = [example.image for example in examples if example.image is not None]
     return Batch(image=stack(images), pair_id=torch.tensor([example.index for example in examples]))
-
-
-def _is_list(pictures: object) -> bool:
-    return isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes)
-
-
-def _pieces(many: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(many), size):
-        yield list(many[start : start + size])
 
 
 def _numpy(vectors: list[Tensor]) -> Float32[np.ndarray, "n d"]:

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from diptych.cli.caption import caption
 from diptych.cli.check import check
 from diptych.cli.classify import classify
 from diptych.cli.compare import compare
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     suggest_commands=True,
 )
-for verb in (demo, models, check, train, compare, evaluate, embed, index, search, classify, fewshot):
+for verb in (demo, models, check, train, compare, evaluate, embed, index, search, classify, caption, fewshot):
     app.command(no_args_is_help=verb not in {demo, models})(verb)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from diptych.core.batch import Batch, DataSpec, States
 from diptych.core.errors import UserError, unknown
 from diptych.core.model import Captioner, Fitted, Loss, Model, Reward, Rewarded, Staged
 from diptych.core.writing import Writing, Written
+from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.base import ImageEncoder
 from diptych.encoders.offers import Reads, Sighted
 from diptych.encoders.towers import Count, ImageTowerConfig
@@ -213,3 +214,29 @@ def _earned(reward: Reward, texts: Written, pictures: Int[Tensor, " b"]) -> Floa
     count = texts.tokens.shape[1]
     earned = reward(texts.tokens.flatten(0, 1), pictures.repeat_interleave(count))
     return earned.view(-1, count).to(texts.score.device)
+
+
+def tell(
+    model: Model, tokenizer: Tokenizer, image: Shaped[Tensor, "b c h w"], writing: Writing | None = None
+) -> list[list[tuple[str, float]]]:
+    """Write about pictures, as words.
+
+    Args:
+        model: one that writes.
+        tokenizer: of its words.
+        image: pixels of the model's size, on its device.
+        writing: how; by default the likeliest text among five beams.
+
+    Returns:
+        For each picture its texts with their log-probabilities in nats, the best first.
+
+    Raises:
+        UserError: for a model that does not write.
+    """
+    if not isinstance(model, Captioner):
+        raise UserError(f"{type(model).__name__} does not write captions; meshed_memory does")
+    found = model.write(Batch(image=image), Writing() if writing is None else writing)
+    return [
+        [(tokenizer.decode(text), log) for text, log in zip(texts, sure, strict=True)]
+        for texts, sure in zip(found.tokens.tolist(), found.log_prob.tolist(), strict=True)
+    ]

@@ -21,6 +21,7 @@ def write_card(
     split: str = "test",
     left_out: Sequence[Problem] = (),
     paired: bool = True,
+    writes: bool = False,
 ) -> Path:
     """Write `README.md` into a run folder, in the form that model hubs show.
 
@@ -30,13 +31,14 @@ def write_card(
         split: on which it was.
         left_out: rows that could not be used; counted, and the first of them listed.
         paired: whether the system puts pictures and texts in one space, so that they can be compared.
+        writes: whether it writes about pictures.
     """
     record = read_record(out)
     data = record.get("data", {})
     lines = [
         "---",
         "library_name: diptych",
-        f"tags: [vision-language{', image-text-retrieval' if paired else ''}]",
+        f"tags: [vision-language{', image-text-retrieval' if paired else ''}{', image-to-text' if writes else ''}]",
         "---",
         "",
         f"# {record['system']} trained on {data.get('named', 'unnamed data')}",
@@ -53,6 +55,7 @@ def write_card(
         "",
         f'model = diptych.load("{out.name}")',
         *(['model.similarity("photo.jpg", ["a text", "another text"])'] if paired else []),
+        *(['model.caption("photo.jpg")'] if writes else []),
         "```",
         "",
         "## How it was made",

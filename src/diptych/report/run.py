@@ -14,6 +14,7 @@ from torch import Tensor
 from diptych.core.model import Model, PairEncoder
 from diptych.data.images import BadPicture, decode
 from diptych.metrics.shown import show, tables
+from diptych.report.captions import caption_sections
 from diptych.report.curves import curves
 from diptych.report.page import data_uri, render
 from diptych.tasks.data import TaskData
@@ -27,13 +28,14 @@ TILES = {
     "text_to_image/r@1": "text to image, first hit right (R@1)",
     "texts": "texts in the gallery",
     "accuracy": "of answers right",
-    "cider": "CIDEr-D of the captions",
+    "cider_d": "CIDEr-D of the captions",
+    "true": "of captions true of their picture",
 }
 NOTE = (
     "R@K: how often a right one is among the first K. A picture is right with any of its texts; ties count against the "
     "model; a sentence that several pictures share is right for each."
 )
-UNDRAWN = ("rank", "texts", "r@5", "mean_r@1")
+UNDRAWN = ("rank", "texts", "r@5", "mean_r@1", "words", "bleu1")
 """Scores whose curves would only crowd the picture."""
 
 
@@ -73,7 +75,7 @@ def write_report(
             "tiles": list(_tiles(scores, history)),
             "tables": list(_tables(scores or {}, split)),
             "curves": _curves(history),
-            "sections": _sections(data, model, split),
+            "sections": [*_sections(data, model, split), *caption_sections(data, model, split)],
             "command": record.get("command", ""),
             "settings": list(_settings(record)),
         },
