@@ -24,6 +24,7 @@ from diptych.data.loader import Example, Loader
 from diptych.data.prompts import PROMPTS as PROMPTS
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
+from diptych.explain.explanation import Explanation, explain
 from diptych.metrics.zero_shot import zero_shot_weights
 from diptych.models.captioning import tell
 from diptych.search.folder import FolderIndex
@@ -191,6 +192,23 @@ class Predictor:
         scores = self.scores([picture_of(hit) for hit in hits], query)[:, 0]
         order = np.argsort(-scores, kind="stable")[:k]
         return [replace(hits[place], score=float(scores[place])) for place in order.tolist()]
+
+    def explain(self, picture: Picture, text: str, *, method: str = "auto", against: Sequence[str] = ()) -> Explanation:
+        """Say why a picture met a text: where in the picture, and by which words.
+
+        Args:
+            picture: as for `embed_image`.
+            text: any.
+            method: "gradcam", "hirescam", "relevance", "rollout", "occlusion", "random"; "auto" takes the best map.
+            against: other texts, to show what speaks for this text rather than for those.
+
+        Raises:
+            BadPicture: for a picture that cannot be read.
+            UserError: for an empty text, another method, or one that cannot see into this model.
+        """
+        self._pair_encoder()
+        pixels = self._decode(picture)
+        return explain(self.model, self.tokenizer, self.spec, pixels, text, method=method, against=against)
 
     def caption(
         self, pictures: Sequence[Picture] | Picture, writing: Writing | None = None

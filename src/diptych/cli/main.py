@@ -14,6 +14,7 @@ from diptych.cli.compare import compare
 from diptych.cli.demo import demo
 from diptych.cli.embed import embed
 from diptych.cli.evaluate import evaluate
+from diptych.cli.explain import explain
 from diptych.cli.fewshot import fewshot
 from diptych.cli.index import index
 from diptych.cli.models import models
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     suggest_commands=True,
 )
-for verb in (demo, models, check, train, compare, evaluate, embed, index, search, classify, caption, fewshot):
+for verb in (demo, models, check, train, compare, evaluate, embed, index, search, classify, caption, explain, fewshot):
     app.command(no_args_is_help=verb not in {demo, models})(verb)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -9,6 +12,9 @@ from torch import Tensor, nn
 
 from diptych.core.errors import UserError
 from diptych.nn.linear import Linear
+
+Watch: TypeAlias = Callable[[Tensor], Tensor]
+"""Gets the weights of an attention, (..., h, q, k), and gives them back, or what is to stand in for them."""
 
 
 def visible(mask: Bool[Tensor, "b k"] | None, *, causal: bool, queries: int) -> Bool[Tensor, "_ 1 _ _"] | None:
@@ -63,6 +69,28 @@ def attend(
     return mixed.masked_fill(blind, 0.0)
 
 
+def weigh(
+    query: Float[Tensor, "b h q d"],
+    key: Float[Tensor, "b h k d"],
+    *,
+    seen: Bool[Tensor, "_ 1 _ k"] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "b h q k"]:
+    """Return the weights with which `attend` mixes the values, which its fused kernels never write down.
+
+    Returns:
+        Rows that add up to one; zeros for a query that sees no key.
+    """
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    if seen is None and causal:
+        seen = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()[None, None]
+    if seen is None:
+        plain: Tensor = logits.softmax(-1)
+        return plain
+    weights: Tensor = logits.masked_fill(~seen, torch.finfo(logits.dtype).min).softmax(-1)
+    return weights.masked_fill(~seen, 0.0)
+
+
 def _slow_backward(query: Tensor) -> bool:
     """Tell bf16 training on a CPU, where the fused kernel's backward is four times slower than in float32."""
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
@@ -78,9 +106,14 @@ class Attention(nn.Module):
         causal: whether token i sees only tokens 0 to i (self-attention only).
         dropout: chance in [0, 1) that an attention weight is dropped in training.
 
+    Attributes:
+        watch: who gets to see the weights, without dropout; None, and the fused kernel, but for an explanation.
+
     Raises:
         UserError: when the heads do not divide the width.
     """
+
+    watch: Watch | None = None
 
     def __init__(
         self, dim: int, heads: int, *, context: int | None = None, causal: bool = False, dropout: float = 0.0
@@ -125,7 +158,10 @@ class Attention(nn.Module):
         )
         seen = visible(mask, causal=self.causal, queries=x.shape[1])
         dropout = self.dropout if self.training else 0.0
-        mixed = attend(query, key, value, seen=seen, causal=self.causal, dropout=dropout)
+        if self.watch is None:
+            mixed = attend(query, key, value, seen=seen, causal=self.causal, dropout=dropout)
+        else:
+            mixed = self.watch(weigh(query, key, seen=seen, causal=self.causal)) @ value
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         if seen is not None:  # the bias of the way out must not fill rows that saw nothing
             out = out.masked_fill(~seen.any(-1)[:, 0, :, None], 0.0)

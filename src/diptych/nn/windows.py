@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from diptych.core.errors import UserError
+from diptych.nn.attention import Watch
 from diptych.nn.linear import Linear
 from diptych.nn.transformer import MLP
 
@@ -82,6 +83,9 @@ class WindowAttention(nn.Module):
         shift: whether the windows lie half a window further down and to the right.
         dropout: chance in [0, 1) that an attention weight is dropped in training.
 
+    Attributes:
+        watch: who gets to see the weights, (b, n, h, t, t), without dropout; nobody but for an explanation.
+
     Raises:
         UserError: when the heads do not divide the width.
 
@@ -91,6 +95,7 @@ class WindowAttention(nn.Module):
 
     index: Tensor
     seen: Tensor | None
+    watch: Watch | None = None
 
     def __init__(
         self, dim: int, heads: int, *, side: int, window: int, shift: bool = False, dropout: float = 0.0
@@ -135,7 +140,10 @@ class WindowAttention(nn.Module):
         logits = logits + self.bias_table[self.index].movedim(-1, 0)
         if self.seen is not None:
             logits = logits.masked_fill(~self.seen[:, None], torch.finfo(logits.dtype).min)
-        weights = nn.functional.dropout(logits.softmax(-1), self.dropout, self.training)
+        weights = logits.softmax(-1)
+        if self.watch is not None:
+            weights = self.watch(weights)
+        weights = nn.functional.dropout(weights, self.dropout, self.training)
         out: Tensor = self.out((weights.to(value.dtype) @ value).transpose(2, 3).flatten(3))
         return out
 

@@ -17,6 +17,7 @@ from diptych.metrics.shown import show, tables
 from diptych.report.captions import caption_sections
 from diptych.report.curves import curves
 from diptych.report.page import data_uri, render
+from diptych.report.why import why_sections
 from diptych.tasks.data import TaskData
 from diptych.tasks.pair_data import Gallery, PairData
 from diptych.tasks.retrieval import encode
@@ -75,7 +76,11 @@ def write_report(
             "tiles": list(_tiles(scores, history)),
             "tables": list(_tables(scores or {}, split)),
             "curves": _curves(history),
-            "sections": [*_sections(data, model, split), *caption_sections(data, model, split)],
+            "sections": [
+                *_sections(data, model, split),
+                *caption_sections(data, model, split),
+                *why_sections(data, model, split),
+            ],
             "command": record.get("command", ""),
             "settings": list(_settings(record)),
         },

@@ -1,0 +1,59 @@
+"""The verb `explain`: why a picture meets a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diptych.cli.options import Device, Json, write_json
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(help="The folder that `diptych train --out` wrote.")],
+    picture: Annotated[Path, typer.Argument(help="A picture file.")],
+    text: Annotated[str, typer.Argument(help="A text that the picture may meet.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to draw it: .png, .jpg, .pdf or .svg.")] = Path(
+        "why.png"
+    ),
+    method: Annotated[str, typer.Option(help="auto, gradcam, hirescam, relevance, rollout, occlusion, random.")] = "auto",
+    against: Annotated[
+        list[str] | None, typer.Option(help="Another text: show what speaks for the first and not for it; repeat.")
+    ] = None,
+    device: Device = "auto",
+    json: Json = None,
+) -> None:
+    """Show where in a picture, and by which words, the two meet.
+
+    Example: `diptych explain runs/mine dog.jpg "a dog runs through the snow" -o why.png`
+    """
+    from diptych.core.errors import UserError
+    from diptych.data.images import BadPicture, size_of
+    from diptych.predictor import load
+    from diptych.report.why import draw_why
+
+    predictor = load(run, device=device)
+    try:
+        found = predictor.explain(picture, text, method=method, against=against or ())
+        height, width = size_of(picture)
+    except BadPicture as error:
+        raise UserError(f"{picture}: {error}") from None
+    typer.echo(f"cosine {found.score:.3f}, picture by {found.method}, words by {found.word_method}")
+    typer.echo("  ".join(f"{word} {weight:.2f}" for word, weight in found.words))
+    draw_why(out, found, proportions=height / width if predictor.crop == "squash" else 1.0)
+    typer.echo(f"Drawn: {out}")
+    words = [{"word": word, "weight": weight} for word, weight in found.words]
+    heat = [[round(float(value), 4) for value in row] for row in found.heat]
+    write_json(
+        json,
+        {
+            "picture": str(picture),
+            "text": text,
+            "score": found.score,
+            "method": found.method,
+            "word_method": found.word_method,
+            "words": words,
+            "heat": heat,
+        },
+    )

@@ -1,0 +1,1 @@
+"""Why a picture met a text: where in the picture, and by which words."""

@@ -1,0 +1,74 @@
+"""Occlusion: how much a cosine falls when a part of a picture is covered or a word left out; it looks into no model.
+
+Reference:
+    Zeiler & Fergus 2013, arXiv 1311.2901.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from diptych.core.batch import Batch
+from diptych.core.model import PairEncoder
+
+CELLS = 8  # of a side of the grid; a cover is three cells wide
+
+
+@torch.no_grad()
+def without_parts(
+    encoder: PairEncoder, image: Shaped[Tensor, "c h w"], wanted: Float[Tensor, "1 d"]
+) -> Float[Tensor, "i j"]:
+    """Cover one part of a picture after another with its median colour.
+
+    Args:
+        encoder: of pictures.
+        image: uint8 or float, square.
+        wanted: the direction along which the picture's vector is measured.
+
+    Returns:
+        For each cell of an 8 x 8 grid the mean fall over the covers that hide it, >= 0.
+    """
+    side = image.shape[-1]
+    blank = image.flatten(1).median(1).values[:, None, None]
+    edges = [round(side * cell / CELLS) for cell in range(CELLS + 1)]
+    covered = [image]
+    for row in range(CELLS):
+        for column in range(CELLS):
+            one = image.clone()
+            top, bottom = edges[max(0, row - 1)], edges[min(CELLS, row + 2)]
+            left, right = edges[max(0, column - 1)], edges[min(CELLS, column + 2)]
+            one[:, top:bottom, left:right] = blank
+            covered.append(one)
+    along = (encoder.encode_image(Batch(image=torch.stack(covered))) * wanted).sum(1)
+    falls = (along[0] - along[1:]).view(1, 1, CELLS, CELLS)
+    return F.avg_pool2d(falls, 3, stride=1, padding=1, count_include_pad=False)[0, 0].clamp(min=0)
+
+
+@torch.no_grad()
+def without_words(
+    encoder: PairEncoder, tokens: Int[Tensor, " t"], content: Bool[Tensor, " t"], picture: Float[Tensor, "1 d"]
+) -> Float[Tensor, " t"]:
+    """Leave one token of a text out after another.
+
+    Args:
+        encoder: of texts.
+        tokens: without padding.
+        content: which tokens may be left out; marks of begin and end may not.
+        picture: the unit vector that the text is compared with.
+
+    Returns:
+        For each token the fall of the cosine without it, >= 0.
+    """
+    falls = torch.zeros(len(tokens), device=tokens.device)
+    places = content.nonzero().flatten().tolist()
+    if not places or len(tokens) < 2:
+        return falls
+    shorter = torch.stack([torch.cat([tokens[:place], tokens[place + 1 :]]) for place in places])
+    real = torch.ones_like(shorter, dtype=torch.bool)
+    left = (encoder.encode_text(Batch(tokens=shorter, token_mask=real)) * picture).sum(1)
+    whole = encoder.encode_text(Batch(tokens=tokens[None], token_mask=torch.ones_like(tokens[None], dtype=torch.bool)))
+    falls[places] = ((whole * picture).sum() - left).clamp(min=0).to(falls.dtype)
+    return falls
