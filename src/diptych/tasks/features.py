@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int64
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diptych.core.batch import DataSpec, States
@@ -77,6 +78,8 @@ def compute_features(
     text_tower = model.text_tower if isinstance(model, Towered) else None
     if not isinstance(model, Sighted):
         return Features()
+    if not (model.image_tower.frozen and still) and not (text_tower is not None and text_tower.frozen):
+        return Features()
     place, reads = pick_device(device), model.reads()
     image = mirrored = text = None
     first = np.zeros(0, dtype=np.int64)
@@ -104,7 +107,7 @@ def compute_features(
 
 def _bar() -> Progress:
     columns = (TextColumn("features of {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, transient=True, disable=rank() != 0)
+    return Progress(*columns, transient=True, disable=rank() != 0, console=Console(stderr=True))
 
 
 def _shown(bar: Progress, name: str) -> Callable[[int, int], None]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from diptych import models, tasks
+from diptych.core.config import Config
 from diptych.core.errors import UserError
 from diptych.train.checkpoint import RECORD, WEIGHTS
 from diptych.train.config import HARMLESS, TrainConfig
@@ -14,6 +17,8 @@ from diptych.train.files import read_json
 from diptych.train.state import latest
 
 COMPARED = ("system", "config", "spec", "data")
+HIDDEN = ("workers",)
+"""Settings of the data that a record leaves out, since they change nothing."""
 
 
 def where_to_start(out: Path, record: Mapping[str, Any], config: TrainConfig, *, resume: bool = False) -> Path | None:
@@ -64,7 +69,7 @@ def _scored(result: Mapping[str, Any]) -> str:
 
 def _require_equal(out: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, resume: bool) -> None:
     parts = COMPARED if resume else (*COMPARED, "train")
-    before = dict(_leaves({part: old.get(part) for part in parts}))
+    before = dict(_leaves(_completed({part: old.get(part) for part in parts}, str(old.get("system", "")))))
     after = dict(_leaves(json.loads(json.dumps({part: new.get(part) for part in parts}))))
     for name in [*before, *after]:
         if name in {f"train.{harmless}" for harmless in HARMLESS} or before.get(name) == after.get(name):
@@ -74,6 +79,19 @@ def _require_equal(out: Path, old: Mapping[str, Any], new: Mapping[str, Any], *,
             f"{out} holds an unfinished run of other settings: {name} was {before.get(name)!r} and is now "
             f"{after.get(name)!r}; give the same, another --out{hint}"
         )
+
+
+def _completed(parts: dict[str, Any], system: str) -> dict[str, Any]:
+    """Give settings that came with a newer diptych their defaults, which are what the run was begun with."""
+    kinds: dict[str, type[Config]] = {"train": TrainConfig}
+    with suppress(UserError):  # a system that is gone is compared as it stands
+        kinds["config"] = models.load(system).Config
+        kinds["data"] = tasks.load(kinds["config"].learns).Settings
+    for part, kind in kinds.items():
+        if isinstance(parts.get(part), dict):
+            defaults = kind().model_dump(mode="json")
+            parts[part] = {name: value for name, value in defaults.items() if name not in HIDDEN} | parts[part]
+    return parts
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
