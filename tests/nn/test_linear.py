@@ -78,3 +78,30 @@ def test_the_vendor_decides(monkeypatch, text, slow):
     module.slow_products.cache_clear()
     assert module.slow_products() is (slow and torch.backends.mkl.is_available() and module._offered())
     module.slow_products.cache_clear()
+
+
+@pytest.mark.parametrize(("exact", "inside"), [(True, "medium"), (False, "highest")])
+def test_quick_products_leave_the_setting_as_it_was(fast, monkeypatch, exact, inside):
+    monkeypatch.setattr(module, "_rounds_nothing", lambda: exact)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+    def fail():
+        with module.quick_products():
+            assert torch.get_float32_matmul_precision() == inside
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_products_that_would_be_rounded_are_found_out(monkeypatch):
+    module._rounds_nothing.cache_clear()
+    plain = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda a, b: plain(a.bfloat16(), b.bfloat16()).float())
+    assert not module._rounds_nothing()
+    monkeypatch.setattr(torch, "mm", lambda a, b: plain(a.double(), b.double()).float())
+    module._rounds_nothing.cache_clear()
+    assert module._rounds_nothing()
+    module._rounds_nothing.cache_clear()
+    assert torch.get_float32_matmul_precision() == "highest"

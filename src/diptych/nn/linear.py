@@ -7,6 +7,8 @@ backward, in strict float32. The choice is by vendor, never by a measurement, so
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,38 @@ def _offered() -> bool:
         return torch.equal(_onednn(x, weight, None), weight.T)
     except (AttributeError, RuntimeError, TypeError):
         return False
+
+
+@contextmanager
+def quick_products() -> Iterator[None]:
+    """Let plain products inside (`torch.mm`, also into a buffer) run at full speed where torch's own are slow.
+
+    torch gives them to oneDNN when it may round them to bfloat16, which without matrix units (AMX) oneDNN does not do;
+    that it does not is checked once, and nothing is changed where it does.
+    """
+    if not (slow_products() and _rounds_nothing()):
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@cache
+def _rounds_nothing() -> bool:
+    """Tell whether products that may be rounded are as exact as others."""
+    values = torch.linspace(-1, 1, 256 * 256).view(256, 256)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = torch.mm(values, values.T).double()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    exact = values.double() @ values.double().T
+    return bool((found - exact).norm() <= 1e-5 * exact.norm())
 
 
 def _plain(x: Tensor, weight: Tensor) -> bool:

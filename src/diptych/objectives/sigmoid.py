@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diptych.core.errors import unknown
 from diptych.core.runtime import gather, rank
+from diptych.nn.linear import quick_products
 from diptych.objectives.tiles import TILE, Tiles
 
 PRECISIONS = ("fp32", "bf16")
@@ -71,6 +72,7 @@ class _Sigmoid(torch.autograd.Function):
     """The sum over all pairs; its gradients are made on the way and wait for the backward pass."""
 
     @staticmethod
+    @quick_products()
     def forward(
         ctx: Any,
         rows: Tensor,

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diptych.nn.linear import quick_products
+
 TILE = 1024
 # Up to this many products are worked on as one tile and kept: 16 MiB in float32.
 KEEP = 2048 * 2048
@@ -158,6 +160,7 @@ class Tiles:
 
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
+    @quick_products()
     def forward(
         ctx: Any,
         rows: Tensor,
@@ -180,6 +183,7 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @quick_products()
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, columns, shift, kept, *sums = ctx.saved_tensors
         tiles = Tiles(rows, columns, half=ctx.half, tile=ctx.tile, shift=shift, apart=ctx.apart)
