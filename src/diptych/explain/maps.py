@@ -44,7 +44,7 @@ def candidates(one: Pass, score: Float[Tensor, ""]) -> dict[str, Float[Tensor, "
         found[name] = _mean(maps)
         if len(maps) > 1:
             found |= {f"{name} on {len(each)} x {len(each)}": each for each in maps}
-    if one.record.attention:
+    if one.record.readable():
         found["relevance"] = square(by_relevance(one, score))
     return found
 

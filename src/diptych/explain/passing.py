@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import isqrt
 
@@ -61,21 +62,21 @@ def read(tower: TextEncoder, tokens: Int[Tensor, " t"]) -> Pass:
     Raises:
         UserError: for a tower that does not say which table these vectors come from.
     """
-    if not isinstance(tower, WordTable):
-        raise UserError(
-            f"the word vectors of a {type(tower).__name__} cannot be reached, by which gradients would come: "
-            "method=occlusion explains any model"
-        )
     vectors: list[Tensor] = []
 
     def begin(module: object, given: object, output: Tensor) -> Tensor:
         vectors.append(output.detach().requires_grad_())
         return vectors[-1]
 
-    handle = tower.word_table().register_forward_hook(begin)
-    try:
-        with torch.enable_grad(), watched(tower) as record:
-            states = tower.encode(tokens[None], torch.ones_like(tokens[None], dtype=torch.bool))
-    finally:
-        handle.remove()
+    with ExitStack() as undo:
+        if isinstance(tower, WordTable):
+            undo.callback(tower.word_table().register_forward_hook(begin).remove)
+        record = undo.enter_context(watched(tower))
+        undo.enter_context(torch.enable_grad())
+        states = tower.encode(tokens[None], torch.ones_like(tokens[None], dtype=torch.bool))
+    if not vectors:
+        raise UserError(
+            f"the word vectors of this {type(tower).__name__} cannot be reached, by which gradients would come: "
+            "method=occlusion explains any model"
+        )
     return Pass(states, record, words=vectors[0])

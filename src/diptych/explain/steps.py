@@ -48,7 +48,7 @@ def by_relevance(one: Pass, score: Float[Tensor, ""]) -> Float[Tensor, " n"]:
 
 
 def _seen(one: Pass) -> list[Looked]:
-    if not one.record.attention:
+    if not one.record.readable():
         side = "image" if one.words is None else "text"
         raise UserError(
             f"the {side} tower has no attention that can be read: method=gradcam and method=occlusion explain it"
@@ -94,7 +94,7 @@ def merging(before: int, after: int) -> Float[Tensor, "a b"]:
     return matrix / matrix.sum(1, keepdim=True)
 
 
-def _read(one: Pass, joined: Float[Tensor, "q n"], score: Float[Tensor, ""]) -> Float[Tensor, " n"]:
+def _read(one: Pass, joined: Float[Tensor, "q n"], score: Float[Tensor, ""]) -> Float[Tensor, " p"]:
     """Take the rows of the last tokens that the rest of the model reads: a class token, the last word, or all.
 
     They are those with a gradient. A class token's own column is left out, as is the mean beside a grid.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +45,13 @@ class Record:
 
     blocks: list[Tensor] = field(default_factory=list)
     attention: list[Looked] = field(default_factory=list)
+
+    def readable(self) -> bool:
+        """Tell whether attention leads from the first tokens to the last, not through windows at unknown places."""
+        known = [one.windows is not None or one.weights.shape[0] == 1 for one in self.attention]
+        plain = [one.weights for one in self.attention if one.windows is None]
+        fits = [late.shape[-1] == early.shape[-2] for early, late in itertools.pairwise(plain)]
+        return bool(known) and all(known) and all(fits)
 
 
 @contextmanager
