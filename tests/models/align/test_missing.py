@@ -48,7 +48,7 @@ def accuracy(model, train, test, of):
 def test_pictures_alone_are_named_twice_as_well_when_one_input_was_left_out_in_training():
     train, test = digits()
     denoising, plain = (
-        learnt("shared", train, steps=500, objective="autoencode", left_out=share) for share in (2 / 3, 0.0)
+        learnt("shared", train, steps=300, objective="autoencode", left_out=share) for share in (2 / 3, 0.0)
     )
     assert accuracy(denoising, train, test, denoising.encode_image) > 0.6
     assert accuracy(denoising, train, test, denoising.encode_image) > 2 * accuracy(

@@ -1,7 +1,7 @@
 """MVAE: pictures and words as two witnesses of one hidden cause, each a Gaussian, multiplied where both are there.
 
 An image tower and a text tower each name a Gaussian over the latent; with the prior they are multiplied (a product of
-experts), so that either may be missing. The loss is the sum of negative evidence bounds over the subsets of the
+experts), so that either may be missing. The loss is the mean of negative evidence bounds over the subsets of the
 modalities: both, the picture alone, the text alone. A picture and a text are compared by the means of what each says
 alone.
 
@@ -11,7 +11,7 @@ Reference:
     1911.03393 (still a bound on the evidence of both). Rebuilt pixels count by their mean squared error times
     `image_weight`, not by a likelihood of each, which would drown the words; words are a bag, rebuilt by a linear map.
     Errors are counted a word, so that the bound itself would have a `kl_weight` of one over the words of a text; it is
-    far smaller by default, and rises from 0 over `kl_steps`, since with more pictures and texts say too little.
+    far smaller by default, and rises from 0 over `kl_steps`: under a larger one the experts say too little.
 """
 
 from __future__ import annotations
