@@ -137,3 +137,14 @@ def test_a_table_may_mix_captions_and_labels(tmp_path: Path):
         csv.writer(file).writerows(lines)
     source = open_data(tmp_path / "t.csv")
     assert [problem.what for problem in source.problems] == ["the caption is empty"], "the line with neither"
+
+
+def test_what_is_known_of_the_pictures_stays_known_when_only_captions_change():
+    source = open_data("scenes:40")
+    noisy, told = Noisy(source, 0.5), Prompted(source)
+    assert noisy.fingerprint() != source.fingerprint()
+    assert noisy.picture_fingerprint() == told.picture_fingerprint() == source.picture_fingerprint()
+    fewer = Selected(source, [Rule.parse("label=nothing at all", wanted=False)])
+    assert fewer.picture_fingerprint() == source.picture_fingerprint()
+    fewer.kept = fewer.kept[:-1]
+    assert fewer.picture_fingerprint() != source.picture_fingerprint()

@@ -76,6 +76,10 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """Return a hash that changes when the pictures, their order or their captions do, for caches."""
 
+    def picture_fingerprint(self) -> str:
+        """Return a hash that changes when the pictures or their order do; captions may change without it."""
+        return self.fingerprint()
+
     def rows(self, split: str = "all") -> Int64[np.ndarray, " n"]:
         """Return the numbers of the rows of a split, in order.
 

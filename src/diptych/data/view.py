@@ -46,6 +46,11 @@ class View(Source, ABC):
         splits: UInt8[np.ndarray, " n"] = self.source.splits()[self.kept]
         return splits
 
+    def picture_fingerprint(self) -> str:
+        """Return the source's where all its pictures are there in order, so that what is cached of them is found."""
+        whole = np.array_equal(self.kept, np.arange(len(self.source)))
+        return self.source.picture_fingerprint() if whole else self.fingerprint()
+
     def fingerprint(self) -> str:
         """Return a hash of the source's and of what is different."""
         digest = hashlib.blake2b(f"{self.source.fingerprint()} {self.how}".encode(), digest_size=16)

@@ -117,7 +117,7 @@ def image_features(
     check(encoder, keep, precision)
     crop = encoder.crop if crop is None else crop
     maker = Pictures(encoder, source, crop=crop, mirror=mirror, keep=keep == "tokens", precision=precision)
-    key = key_of(encoder.identity(), source.fingerprint(), crop, mirror, keep, precision)
+    key = key_of(encoder.identity(), source.picture_fingerprint(), crop, mirror, keep, precision)
     offsets = np.arange(len(source) + 1, dtype=np.int64) * maker.places()
     about = {
         "of": "mirrored pictures" if mirror else "pictures",
