@@ -102,7 +102,7 @@ def test_it_tells_apart_sentences_of_the_same_words_and_a_bag_of_features_does_n
     loose = compositions.bag(batch)
     chance = compositions.told_apart(plain.score(plain.image_parts(loose), plain.text_parts(loose)))
     assert chance == [0.5, 0.5]
-    judging = compositions.make("sgraf", match_dim=32, similarity_dim=16, graph_steps=3, add_cosine=False)
+    judging = compositions.make("sgraf", match_dim=32, similarity_dim=16, add_cosine=False)
     model = compositions.learn(judging, steps=150)
     places, colours = compositions.told_apart(model.score(model.image_parts(batch), model.text_parts(batch)))
     assert places > 0.75

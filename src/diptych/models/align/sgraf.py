@@ -9,9 +9,10 @@ Reference:
     arXiv 2101.01368 (SGRAF: similarity vectors, the graph SGR and the filter SAF). Regions are the image tower's
     tokens, not boxes of a detector; the global vectors are those of a dual encoder, trained beside by a contrastive
     loss (`global_weight`), not means that attend to themselves, and their cosine is added to the judgement, which so
-    begins where they are (`add_cosine`); the gates of SAF have no BatchNorm, and no sigmoid closes the score. "both"
-    adds up two heads that learn together; the paper averages two models that learnt apart. The default loss is
-    contrastive over the matrix of scores; the paper's hinges on the hardest wrong partner are `objective="hardest"`.
+    begins where they are (`add_cosine`). Messages go round once, not three times; the gates of SAF have no BatchNorm,
+    and no sigmoid closes the score. "both" adds up two heads that learn together; the paper averages two models that
+    learnt apart. The default loss is contrastive over the matrix of scores; the paper's hinges on the hardest wrong
+    partner are `objective="hardest"`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Config(DualConfig):
     )
     match_dim: int = Field(default=64, gt=0, description="width in which words look for regions")
     similarity_dim: int = Field(default=32, gt=0, description="width of a similarity vector")
-    graph_steps: int = Field(default=3, gt=0, description="sgr: rounds of messages")
+    graph_steps: int = Field(default=1, gt=0, description="sgr: rounds of messages; the paper has 3")
     sharpness: float = Field(default=9.0, gt=0, description="of a word's attention over the regions")
     add_cosine: bool = Field(default=True, description="add the judgement to the cosine of the global vectors")
     objective: Literal["contrastive", "triplet", "hardest"] = Field(
