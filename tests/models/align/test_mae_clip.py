@@ -2,12 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from diptych import models
-from diptych.core.batch import States
+from diptych.core.batch import Batch, States
 from diptych.core.errors import UserError
-from diptych.encoders.masked import patch_noise
+from diptych.encoders.masked import patch_noise, reconstruct
 from diptych.models.align.clip import CLIP
+from diptych.nn.patches import patchify
+from diptych.objectives.masked_pixels import masked_pixels
 from diptych.train.checkpoint import load_weights, save_model
 from tests.models.align.fixture import SPEC, make, pairs
 
@@ -175,3 +178,39 @@ def test_a_decoder_that_reads_words_wants_more_than_a_summary():
     summary = States(states.tokens[:, :0], states.mask[:, :0], states.summary)
     with pytest.raises(UserError, match="condition=true reads every word, but only summaries are kept"):
         model.loss(replace(kept, text_states=summary))
+
+
+@pytest.mark.slow
+def test_it_learns_to_paint_and_to_find_words_at_once():
+    """Digits of 8 pixels and their names: hidden patches are better than their mean over the training pictures."""
+    images, labels = load_digits(return_X_y=True)
+    image, label = torch.tensor(images / 16).float().view(-1, 1, 8, 8), torch.tensor(labels)
+    sizes = {"image_patch": 2, "image_dim": 48, "image_layers": 3, "decoder_dim": 32, "decoder_layers": 1, "dim": 32}
+    words = {"text_dim": 16, "text_layers": 1, "text_heads": 2}
+    kind = models.load("mae_clip")
+    config = kind.Config.parse({**sizes, **words, "normalise_patches": False, "align_weight": 0.1, "mask": 0.5})
+    model = kind.build(config, SPEC.model_copy(update={"image_size": 8, "channels": 1, "vocabulary": 14}))
+    optimizer = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=450)
+    for _ in range(450):
+        rows = torch.randint(0, 1400, (128,))
+        optimizer.zero_grad()
+        model.loss(replace(named(label[rows]), image=image[rows], pair_id=label[rows])).total.backward()
+        optimizer.step()
+        schedule.step()
+        model.after_step()
+    train, test = image[:1400], image[1400:]
+    with torch.no_grad():
+        noise = patch_noise(len(test), 16, training=False, device=test.device)
+        made = reconstruct(model.eval().image_tower, model.decoder, test, noise, keep=model.keep)
+        guess = patchify(model.image_tower.normalise(train), 2).mean(0).expand_as(made.patches)
+        cosines = model.encode_image(Batch(image=test)) @ model.encode_text(named(torch.arange(10))).T
+    painted, guessed = (masked_pixels(p, made.patches, made.hidden, normalise=False) for p in (made.predicted, guess))
+    assert painted < 0.85 * guessed
+    assert (cosines.argmax(1) == label[1400:]).float().mean() > 0.7
+
+
+def named(label):
+    """Return the name of each digit as one word between marks."""
+    tokens = torch.stack([torch.full_like(label, 1), 4 + label, torch.full_like(label, 2)], dim=1)
+    return Batch(tokens=tokens, token_mask=torch.ones_like(tokens, dtype=torch.bool))
