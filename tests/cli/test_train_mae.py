@@ -33,3 +33,10 @@ def test_pictures_without_captions_are_enough(cli, tmp_path, table):
     status, said, err = cli("train", "mae", bare, "--out", tmp_path / "run", *settings, "--set", "batch_size=16")
     assert status == 0, err
     assert "Report" in said
+
+
+def test_words_are_told_beside_what_frozen_towers_made_of_them(cli, tmp_path):
+    frozen = sets(image_train="frozen", text_train="frozen", image_read="cells", text_read="cells", decoder_dim=16)
+    status, said, err = cli("train", "mutual", "scenes:200", "--out", tmp_path / "run", *frozen)
+    assert status == 0, err
+    assert "Scores on test" in said

@@ -41,6 +41,10 @@ class Towered(Sighted):
     text_tower: TextEncoder
 
 
+class Telling(ABC):
+    """A system that learns to tell or guess words, so that it needs their numbers beside a frozen tower's outputs."""
+
+
 class WordTable(ABC):
     """A text tower that turns token ids into vectors by one table, so that learnt vectors can stand in for words."""
 

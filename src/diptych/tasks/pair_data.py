@@ -58,6 +58,7 @@ class PairData(TaskData):
         crop: how a picture becomes square, as the image tower wants it.
         features: what frozen towers made of the source, read in the place of pixels and words.
         seed: of the order and of which caption is drawn.
+        numbers: give the words' numbers beside what a frozen text tower made of them.
     """
 
     source: Source
@@ -67,6 +68,7 @@ class PairData(TaskData):
     crop: str = "squash"
     features: Features = field(default_factory=Features)
     seed: int = 0
+    numbers: bool = False
 
     def judge(self, model: Model) -> Judge:
         """Judge by retrieval, or by the loss where a model has no space for both sides."""
@@ -142,7 +144,7 @@ class PairData(TaskData):
         examples = [example for example in examples for _ in range(self.settings.captions)]
         rows = np.array([example.index for example in examples], dtype=np.int64)
         tokens, mask = None, None
-        if self.features.text is None:
+        if self.features.text is None or self.numbers:
             tokens, mask = self.tokens([e.row.captions[k] for e, k in zip(examples, drawn, strict=True)])
         return Batch(
             image=self.pixels(examples),

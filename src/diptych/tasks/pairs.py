@@ -11,7 +11,7 @@ from diptych.data.prompts import Prompted
 from diptych.data.select import Rule, Selected
 from diptych.data.source import Source
 from diptych.data.tokenizer import Tokenizer
-from diptych.encoders.offers import Towered
+from diptych.encoders.offers import Telling, Towered
 from diptych.encoders.towers import TowerConfig, context_for, image_size_for, tokenizer_for
 from diptych.tasks.data import spec_for
 from diptych.tasks.features import Features, compute_features
@@ -95,4 +95,5 @@ def join(
     if settings.cache and isinstance(model, Towered):
         still = settings.augment == "none"
         features = compute_features(source, model, tokenizer, spec, source.rows(split), still=still, device=device)
-    return PairData(source, tokenizer, spec, settings, crop=crop, features=features, seed=seed)
+    numbers = isinstance(model, Telling)
+    return PairData(source, tokenizer, spec, settings, crop=crop, features=features, seed=seed, numbers=numbers)

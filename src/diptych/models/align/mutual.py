@@ -30,6 +30,7 @@ from diptych.core.model import AfterStep, Coupled, Loss
 from diptych.core.runtime import mean_over_processes
 from diptych.encoders.base import ImageEncoder, TextEncoder
 from diptych.encoders.dual import DualConfig, DualEncoder
+from diptych.encoders.offers import Telling
 from diptych.encoders.towers import build_image, build_text
 from diptych.nn.cross import CrossBlock
 from diptych.objectives.contrastive import contrastive
@@ -82,7 +83,7 @@ class Teller(nn.Module):
         return F.pad(self.norm(x)[:, :-1], (0, 0, 1, 0))
 
 
-class Mutual(DualEncoder, Coupled, AfterStep):
+class Mutual(DualEncoder, Coupled, AfterStep, Telling):
     """Two towers, two tellers of captions, and for the way back a block in which words look at the picture."""
 
     def __init__(self, image: ImageEncoder, text: TextEncoder, config: Config, spec: DataSpec) -> None:
