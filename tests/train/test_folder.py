@@ -34,7 +34,7 @@ def test_a_setting_that_came_later_has_its_default_in_an_old_run(begun, monkeypa
     assert where_to_start(folder, record, TrainConfig()) == folder / "resume"
 
 
-@pytest.mark.parametrize("part, name, value", [("config", "mirror", True), ("data", "labels", True)])
+@pytest.mark.parametrize(("part", "name", "value"), [("config", "mirror", True), ("data", "labels", True)])
 def test_but_another_value_of_it_is_another_run(begun, monkeypatch, part, name, value):
     folder, record = begun
     monkeypatch.setattr("diptych.train.folder.latest", lambda out: out / "resume")

@@ -41,7 +41,7 @@ class Towered(Sighted):
     text_tower: TextEncoder
 
 
-class Telling(ABC):
+class Telling:
     """A system that learns to tell or guess words, so that it needs their numbers beside a frozen tower's outputs."""
 
 
