@@ -53,9 +53,9 @@ class Config(DualConfig):
     contrast_weight: float = Field(
         default=1.0, ge=0, description="of finding the partner; without it there is no search"
     )
-    caption_weight: float = Field(default=1.0, ge=0, description="of telling the caption, forwards and backwards")
-    masked_weight: float = Field(default=1.0, ge=0, description="two-way: of guessing hidden words")
-    mutual_weight: float = Field(default=1.0, ge=0, description="two-way: of agreeing on hidden words")
+    caption_weight: float = Field(default=0.3, ge=0, description="of telling the caption, forwards and backwards")
+    masked_weight: float = Field(default=0.3, ge=0, description="two-way: of guessing hidden words")
+    mutual_weight: float = Field(default=0.1, ge=0, description="two-way: of agreeing on hidden words")
 
 
 class Teller(nn.Module):
