@@ -105,5 +105,5 @@ def test_it_tells_apart_sentences_of_the_same_words_and_a_bag_of_features_does_n
     judging = compositions.make("sgraf", match_dim=32, similarity_dim=16, add_cosine=False)
     model = compositions.learn(judging, steps=150)
     places, colours = compositions.told_apart(model.score(model.image_parts(batch), model.text_parts(batch)))
-    assert places > 0.75
+    assert places > 0.9
     assert colours > 0.9
