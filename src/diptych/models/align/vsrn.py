@@ -7,8 +7,8 @@ Reference:
     Li et al. 2019, arXiv 1909.02701. Relation layers as in the paper: no softmax, divided by the number of regions,
     the identity at the start. It has 36 regions of a detector, here they are places of a grid; a head on the tower's
     summary is added to the GRU's last state (`read_image.head`), and the sentence is read by learned queries, not by a
-    GRU of its own. The default loss is contrastive, which learns better here than the paper's hinges on the hardest
-    wrong partner (`objective="hardest"`). The second loss, writing the caption from the regions, is off
+    GRU of its own. The default loss is the contrastive one of the other systems; the paper's hinges on the hardest
+    wrong partner are `objective="hardest"`. The second loss, writing the caption from the regions, is off
     (`caption_weight`); its writer is a GRU with attention, one layer.
 """
 
