@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor
@@ -106,12 +107,24 @@ class CaptionModel(Model, Captioner, Staged, Fitted, Rewarded, Sighted, ABC):
             return write(told, len(levels[0]), self.marks, writing, device=levels[0].device)
 
     def log_probs(
-        self, tokens: Int[Tensor, "b t"], levels: tuple[Float[Tensor, "i n d"], ...], mask: Bool[Tensor, "i n"] | None
+        self,
+        tokens: Int[Tensor, "b t"],
+        real: Bool[Tensor, "b t"],
+        levels: tuple[Float[Tensor, "i n d"], ...],
+        mask: Bool[Tensor, "i n"] | None,
     ) -> Float[Tensor, "b s"]:
-        """Return the log-probability of every token but the first, given those before it; in nats."""
-        hidden = self.decoder(tokens[:, :-1], levels, mask)
-        log_prob = self.decoder.logits(hidden).float().log_softmax(-1)
-        return log_prob.gather(2, tokens[:, 1:].unsqueeze(-1)).squeeze(-1)
+        """Return the log-probability of every token but the first, given those before it, in nats; 0 for padding.
+
+        Args:
+            tokens: from the begin mark on.
+            real: which of them are no padding.
+            levels: what `look` gave for each text, or for as many texts in a row.
+            mask: which cells are real.
+        """
+        hidden, kept = self.decoder(tokens[:, :-1], levels, mask), real[:, 1:]
+        logs = self.decoder.logits(hidden[kept]).float().log_softmax(-1)
+        chosen = logs.gather(1, tokens[:, 1:][kept].unsqueeze(1)).squeeze(1)
+        return chosen.new_zeros(kept.shape).masked_scatter(kept, chosen)
 
     def stages(self) -> tuple[str, ...]:
         """Return the names of the stages."""
@@ -175,12 +188,11 @@ class CaptionModel(Model, Captioner, Staged, Fitted, Rewarded, Sighted, ABC):
         batch = batch.part(_once(pictures)[0])
         pictures = batch.need("pair_id")
         texts, earned, baseline = self._explore(batch, reward)
-        count = texts.tokens.shape[1]
         levels, seen = self.look(batch)
-        first = torch.full((len(pictures) * count, 1), self.marks.bos, device=pictures.device)
-        tokens = torch.cat([first, texts.tokens.flatten(0, 1)], dim=1)
-        log_prob = self.log_probs(tokens, levels, seen)
-        total = self_critical(log_prob, texts.mask.flatten(0, 1), earned.flatten(), baseline.flatten())
+        tokens = F.pad(texts.tokens.flatten(0, 1), (1, 0), value=self.marks.bos)
+        real = F.pad(texts.mask.flatten(0, 1), (1, 0), value=True)
+        log_prob = self.log_probs(tokens, real, levels, seen)
+        total = self_critical(log_prob, real[:, 1:], earned.flatten(), baseline.flatten())
         return Loss(total, {"reward": earned.mean(), "words": texts.mask.sum(2).float().mean() - 1})
 
     @torch.no_grad()

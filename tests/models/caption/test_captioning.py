@@ -54,7 +54,9 @@ def test_the_score_of_a_text_is_the_sum_of_its_log_probabilities(system):
     written = model.write(batch, Writing(beams=4, count=2))
     levels, mask = model.look(batch)
     tokens = torch.nn.functional.pad(written.tokens.flatten(0, 1), (1, 0), value=SPEC.bos_id)
-    logs = model.log_probs(tokens, levels, mask).masked_fill(~written.mask.flatten(0, 1), 0.0)
+    real = torch.nn.functional.pad(written.mask.flatten(0, 1), (1, 0), value=True)
+    logs = model.log_probs(tokens, real, levels, mask)
+    assert (logs[~real[:, 1:]] == 0).all()
     torch.testing.assert_close(logs.sum(1).view(-1, 2), written.log_prob, rtol=1e-5, atol=1e-5)
 
 
@@ -101,7 +103,7 @@ def test_rewards_are_learnt_from(system, how):
         loss = model.loss(batch)
         loss.total.backward()
         optimizer.step()
-    assert loss.parts["reward"].item() > before + 1
+    assert loss.parts["reward"].item() > min(before + 1, 6.5), "seven is the most there is to earn"
 
 
 def test_the_gradient_is_reward_less_baseline_times_that_of_the_log_probability():
@@ -129,7 +131,8 @@ def test_the_gradient_is_reward_less_baseline_times_that_of_the_log_probability(
     total = torch.zeros((), dtype=torch.float64)
     for row, (text, weight) in enumerate(zip(tokens, advantage, strict=True)):
         told = torch.tensor([[SPEC.bos_id, *text[text != SPEC.pad_id].tolist()]])
-        logs = model.log_probs(told, tuple(level[row // 3 : row // 3 + 1] for level in levels), mask)
+        own = tuple(level[row // 3 : row // 3 + 1] for level in levels)
+        logs = model.log_probs(told, torch.ones_like(told, dtype=torch.bool), own, mask)
         total = total - weight * logs.sum() / 9
     total.backward()
     for name, parameter in model.named_parameters():
