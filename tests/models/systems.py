@@ -58,6 +58,10 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"align": "adversarial", "image_pool": "mean"},
         {"align": "distillation", "alpha_steps": 20, "queue": 4, "condition": True},
     ],
+    "multimodal_skipgram": [
+        {"image_encoder": "vit", "dim": 128},
+        {"image_encoder": "vit", "dim": 32, "image_dim": 32, "variant": "A"},
+    ],
     "mutual": [{}, {"feedback": "one-way", "decoder_layers": 2}],
     "mvae": [{}, {"rebuild": "own", "image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)}],
     "shared": [
@@ -73,6 +77,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {**TOWERS, "objective": "contrastive", "image_read": "cells", "text_read": "cells", "queries": 2},
         {**TOWERS, "objective": "pair"},
     ],
+    "skipgram": [{"dim": 128}],
     "sgraf": [
         {"match_dim": 8, "similarity_dim": 8},
         {"match_dim": 8, "similarity_dim": 8, "reason": "sgr", "objective": "hardest", "hardest_after": 20},
@@ -125,4 +130,5 @@ def make_batch(size: int = 6, *, seed: int = 0) -> Batch:
         token_mask=mask,
         label=torch.arange(size) % 3,
         pair_id=pair_id,
+        negatives=torch.randint(4, SPEC.vocabulary, (size, 5), generator=random),
     )

@@ -38,7 +38,7 @@ class Batch:
     `image` is uint8 in [0, 255] or float in [0, 1]; a tower normalises it itself. `pair_id` names the picture:
     rows that share it show the same picture, so their captions are positives of each other. The states stand in for
     pixels and tokens when the outputs of frozen towers were computed beforehand; `mirrored_states` are those of the
-    mirrored pictures, a second view.
+    mirrored pictures, a second view. `negatives` are tokens drawn as noise for each row.
     """
 
     image: Shaped[Tensor, "b c h w"] | None = None
@@ -53,6 +53,7 @@ class Batch:
     domain: Int[Tensor, " b"] | None = None
     pair_id: Int[Tensor, " b"] | None = None
     answer: Int[Tensor, " b"] | None = None
+    negatives: Int[Tensor, "b k"] | None = None
 
     def __len__(self) -> int:
         """Count the examples."""

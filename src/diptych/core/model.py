@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from diptych.core.batch import Batch, States
@@ -149,3 +149,37 @@ class Rewarded(ABC):
     @abstractmethod
     def reward_by(self, reward: Reward) -> None:
         """Take the reward to learn from."""
+
+
+class WordEmbedder(ABC):
+    """Offers one vector for each word, whatever stands around it."""
+
+    @abstractmethod
+    def word_vectors(self) -> Float[Tensor, "v d"]:
+        """Return the vectors of the whole vocabulary, to be compared by their cosine."""
+
+
+class Imaginer(ABC):
+    """Offers what a word would look like, in one space with pictures; it is shown some words' pictures beforehand."""
+
+    @abstractmethod
+    def show(self, vectors: Float[Tensor, "v m"], pictured: Bool[Tensor, " v"], withheld: Bool[Tensor, " v"]) -> None:
+        """Take the mean picture of each word, as the image tower saw it.
+
+        Args:
+            vectors: summaries of the image tower; zero where there is neither.
+            pictured: words to learn from.
+            withheld: words whose pictures are for judging only.
+        """
+
+    @abstractmethod
+    def shown(self) -> tuple[Float[Tensor, "v m"], Bool[Tensor, " v"], Bool[Tensor, " v"]]:
+        """Return the unit vectors of the words' pictures, as they are compared, and both masks; false: none was."""
+
+    @abstractmethod
+    def imagine(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n m"]:
+        """Return unit vectors of what words would look like, seen or not."""
+
+    @abstractmethod
+    def see(self, summary: Float[Tensor, "b w"]) -> Float[Tensor, "b m"]:
+        """Return unit vectors of pictures, from the summaries of the image tower."""

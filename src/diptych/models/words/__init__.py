@@ -1,0 +1,1 @@
+"""Words: systems that learn one vector for each word."""
