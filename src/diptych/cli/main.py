@@ -20,6 +20,7 @@ from diptych.cli.index import index
 from diptych.cli.models import models
 from diptych.cli.search import search
 from diptych.cli.train import train
+from diptych.cli.words import words
 from diptych.core.errors import UserError
 
 app = typer.Typer(
@@ -31,7 +32,22 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     suggest_commands=True,
 )
-for verb in (demo, models, check, train, compare, evaluate, embed, index, search, classify, caption, explain, fewshot):
+for verb in (
+    demo,
+    models,
+    check,
+    train,
+    compare,
+    evaluate,
+    embed,
+    index,
+    search,
+    classify,
+    caption,
+    explain,
+    fewshot,
+    words,
+):
     app.command(no_args_is_help=verb not in {demo, models})(verb)
 
 
