@@ -4,13 +4,16 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= demo
 
-.PHONY: demo test quick check format docs clean
+.PHONY: demo test proofs quick check format docs clean
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/diptych demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest -n auto
+	$(VENV)/bin/python -m pytest -n auto -m "not training"
+
+proofs: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest -n auto -m training
 
 quick: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest -n auto -m "not slow"

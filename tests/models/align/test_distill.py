@@ -269,6 +269,7 @@ def test_a_teacher_without_a_common_space_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.training
 def test_a_small_student_learns_more_from_a_teacher_than_alone(tmp_path):
     """A ResNet of half the width, with fewer epochs, comes to 0.8 of the recall of the one that teaches it."""
     settings = {"image_encoder": "resnet", "image_size": 32, "text_dim": 64, "text_layers": 1, "text_pool": "mean"}

@@ -110,6 +110,7 @@ def zero_shot(data: PairData, *, steps: int, out: Path) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.training
 def test_labels_and_captions_name_classes_better_than_captions_alone(tmp_path):
     """Equal steps, on 160 pictures with captions, or on 1,440 more that have a label alone."""
     given = "scenes?pictures=2000&size=32&captions=2&objects=1-1"

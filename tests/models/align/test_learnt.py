@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.models.align.learnt import fresh, recalls, scenes, teach
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.training]
 
 ALIGNED = {
     "shared": ("shared", {"objective": "contrast"}),

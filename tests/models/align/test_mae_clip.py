@@ -181,6 +181,7 @@ def test_a_decoder_that_reads_words_wants_more_than_a_summary():
 
 
 @pytest.mark.slow
+@pytest.mark.training
 def test_it_learns_to_paint_and_to_find_words_at_once():
     """Digits of 8 pixels and their names: hidden patches are better than their mean over the training pictures."""
     images, labels = load_digits(return_X_y=True)

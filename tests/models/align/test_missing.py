@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from diptych import models
 from diptych.core.batch import Batch, DataSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.training]
 
 SPEC = DataSpec(image_size=8, channels=1, vocabulary=14, context=3)
 SETTINGS = {"image_patch": 2, "image_dim": 32, "image_layers": 2, "image_heads": 2, "dim": 16, "decoder_dim": 16}

@@ -95,6 +95,7 @@ def test_a_gallery_is_scored_whole_in_pieces():
 
 
 @pytest.mark.slow
+@pytest.mark.training
 def test_it_tells_apart_sentences_of_the_same_words_and_a_bag_of_features_does_not():
     batch = compositions.draw(100, seed=10**6)
     plain = compositions.make("sgraf", reason="scan", match_dim=32)

@@ -55,6 +55,7 @@ def test_captions_need_words():
 
 
 @pytest.mark.slow
+@pytest.mark.training
 def test_reasoning_tells_apart_sentences_of_the_same_words():
     model = compositions.learn(compositions.make("vsrn"), steps=150)
     batch = compositions.draw(100, seed=10**6)
