@@ -21,7 +21,7 @@ def main() -> None:
         experiment = prepare(plan, source, out=out, named="scenes:1200")
         result, scores = run(experiment, out=out)
         if scores is not None:
-            print(f"{result.steps} steps; image-to-text R@10 on test: {scores['image_to_text']['r@10']:.2f}")
+            print(f"{result.steps} steps; image-to-text R@10 on test: {scores['image_to_text/r@10']:.2f}")
         model = load(out)
         with open_for(model, out, place) as index:
             add_pictures(index, model, source, source.rows("test"))
