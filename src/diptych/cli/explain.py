@@ -17,7 +17,9 @@ def explain(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to draw it: .png, .jpg, .pdf or .svg.")] = Path(
         "why.png"
     ),
-    method: Annotated[str, typer.Option(help="auto, gradcam, hirescam, relevance, rollout, occlusion, random.")] = "auto",
+    method: Annotated[
+        str, typer.Option(help="auto, gradcam, hirescam, relevance, rollout, occlusion, random.")
+    ] = "auto",
     against: Annotated[
         list[str] | None, typer.Option(help="Another text: show what speaks for the first and not for it; repeat.")
     ] = None,

@@ -14,9 +14,7 @@ from diptych.core.config import Config
 class Writing(Config):
     """How to choose the next token again and again; the likeliest text by beam search where nothing else is said."""
 
-    beams: int = Field(
-        default=5, ge=1, description="texts kept in mind at a time; 1 is greedy"
-    )
+    beams: int = Field(default=5, ge=1, description="texts kept in mind at a time; 1 is greedy")
     nucleus: float | None = Field(
         default=None, gt=0, le=1, description="draw among the likeliest tokens of this mass instead; 1 draws from all"
     )
