@@ -139,6 +139,22 @@ class Captioner(ABC):
         """Write about `batch.image` or `batch.image_states`, as token ids."""
 
 
+class Classifier(ABC):
+    """Offers the class of a picture, among those of its data, and the features that classes are read from."""
+
+    @abstractmethod
+    def features(self, batch: Batch) -> Float[Tensor, "b d"]:
+        """Return what the classes of `batch.image` or `batch.image_states` are read from."""
+
+    @abstractmethod
+    def logits(self, features: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
+        """Return the log-probability of each class, up to a number that all classes of a row share."""
+
+
+class Adapting:
+    """A classifier that learns from pictures of another domain too, of whose labels it is told nothing."""
+
+
 Reward: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From written token ids (n, t), end marks included, and the pictures' numbers (n) to what each text earns (n)."""
 
