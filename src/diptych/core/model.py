@@ -167,6 +167,17 @@ class Rewarded(ABC):
         """Take the reward to learn from."""
 
 
+class Answerer(ABC):
+    """Offers answers to questions about pictures, out of those that its data knew."""
+
+    @abstractmethod
+    def answer(self, batch: Batch) -> Float[Tensor, "b a"]:
+        """Return how likely each of the spec's answers is to `batch.tokens`, in [0, 1].
+
+        A batch without pictures is answered from the questions alone.
+        """
+
+
 class WordEmbedder(ABC):
     """Offers one vector for each word, whatever stands around it."""
 
