@@ -11,7 +11,9 @@ from diptych.core.batch import Batch, DataSpec
 from diptych.core.config import Config
 from diptych.core.model import Model
 
-SPEC = DataSpec(image_size=16, vocabulary=40, context=8, pad_id=0, bos_id=1, eos_id=2, unk_id=3)
+SPEC = DataSpec(
+    image_size=16, vocabulary=40, context=8, pad_id=0, bos_id=1, eos_id=2, unk_id=3, classes=("one", "two", "three")
+)
 
 # Settings that make a system small; fields that a system's Config does not have are left out.
 SMALL = {
@@ -45,12 +47,17 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "adversarial": [{"hidden": 16, "judge_hidden": 8}],
     "align": [{"image_width": 8, "image_blocks": (1, 1)}, {"image_encoder": "vit", "smoothing": 0.0}],
     "cnn_captioner": [{**SMALL_CNN}, {**SMALL_CNN, "image_encoder": "vit", "tied": False, "smoothing": 0.0}],
+    "dann": [
+        {"judge_hidden": 8, "dropout": 0.0},
+        {"judge_hidden": 8, "head": "mlp", "hidden": 16, "image_encoder": "resnet", "image_width": 8},
+    ],
     "distill": [  # variant=similarity needs a run to teach it: see its own test
         {"alpha_steps": 20},
         {"alpha_steps": 0, "queue": 8, "image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)},
         {"variant": "feature", "text_train": "frozen"},
         {"variant": "feature", "text_train": "frozen", "distance": "squared", "mirror": True, "standardise": True},
     ],
+    "fine_tune": [{}, {"image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)}],
     "mae": [{}, {"normalise_patches": False, "image_pool": "mean"}],
     "mae_clip": [
         {},
@@ -62,6 +69,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"image_encoder": "vit", "dim": 128},
         {"image_encoder": "vit", "dim": 32, "image_dim": 32, "variant": "A"},
     ],
+    "mmd": [{"weight": 0.5}, {"kernels": "one", "match": "features", "head": "mlp", "hidden": 16}],
     "mutual": [{}, {"feedback": "one-way", "decoder_layers": 2}],
     "mvae": [{}, {"rebuild": "own", "image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)}],
     "shared": [
@@ -129,6 +137,7 @@ def make_batch(size: int = 6, *, seed: int = 0) -> Batch:
         tokens=torch.where(mask, tokens, SPEC.pad_id),
         token_mask=mask,
         label=torch.arange(size) % 3,
+        domain=(torch.arange(size) > 2).long(),
         pair_id=pair_id,
         negatives=torch.randint(4, SPEC.vocabulary, (size, 5), generator=random),
     )

@@ -118,7 +118,7 @@ def test_weights_come_back_from_disk_and_another_shape_is_refused(case: Case, tm
     again = case.build(seed=2).eval()
     load_weights(again, tmp_path)
     torch.testing.assert_close(again.loss(batch).total, model.loss(batch).total, rtol=0, atol=0)
-    wider = SPEC.model_copy(update={"vocabulary": SPEC.vocabulary + 1})
+    wider = SPEC.model_copy(update={"vocabulary": SPEC.vocabulary + 1, "classes": (*SPEC.classes, "four")})
     config = case.config()  # a system that reads no words has another width instead
     config = config.model_copy(update={"image_dim": 32} if "image_dim" in type(config).model_fields else {})
     other = models.load(case.system).build(config, wider)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diptych.core.errors import UserError
 from diptych.core.runtime import gather
+from diptych.objectives.skipgram import full
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -61,10 +62,12 @@ def mean_distance(source: Float[Tensor, "m d"], target: Float[Tensor, "n d"]) ->
 
 
 def _squared_distances(rows: Float[Tensor, "k d"]) -> Float[Tensor, "k k"]:
-    # Seen from their centre, distances keep more digits.
-    rows = rows - rows.detach().mean(0)
-    norms = rows.square().sum(1)
-    return (norms[:, None] + norms - 2 * rows @ rows.T).clamp(min=0)
+    # Seen from their centre, distances keep more digits; half precision would lose the small ones.
+    with torch.autocast(rows.device.type, enabled=False):
+        rows = full(rows)
+        rows = rows - rows.detach().mean(0)
+        norms = rows.square().sum(1)
+        return (norms[:, None] + norms - 2 * rows @ rows.T).clamp(min=0)
 
 
 def _mean_distance_squared(square: Float[Tensor, "k k"]) -> Float[Tensor, ""]:
