@@ -39,8 +39,8 @@ class Batch:
     rows that share it show the same picture, so their captions are positives of each other. The states stand in for
     pixels and tokens when the outputs of frozen towers were computed beforehand; `mirrored_states` are those of the
     mirrored pictures, a second view. `answer` is the place of the right answer among the spec's, -1 where it is none of
-    them; `answer_scores`, in [0, 1], are what each of them would be worth. `negatives` are tokens drawn as noise for
-    each row.
+    them; `answer_scores`, in [0, 1], are what each of them would be worth; `question_id` numbers the questions about
+    one picture. `negatives` are tokens drawn as noise for each row.
     """
 
     image: Shaped[Tensor, "b c h w"] | None = None
@@ -56,6 +56,7 @@ class Batch:
     pair_id: Int[Tensor, " b"] | None = None
     answer: Int[Tensor, " b"] | None = None
     answer_scores: Float[Tensor, "b a"] | None = None
+    question_id: Int[Tensor, " b"] | None = None
     negatives: Int[Tensor, "b k"] | None = None
 
     def __len__(self) -> int:

@@ -1,0 +1,141 @@
+"""Attention VQA: the question looks at the cells of the picture, and what it sees and what was asked are fused.
+
+With every `fusion` but one, stacked attention gathers what is seen, and the fusion makes one vector of that and the
+question; `sum` is then the network of the paper. With `fusion=attention`, the cells look at the words and the words
+at the cells, and both are pooled.
+
+Reference:
+    Yang et al. 2015, Stacked Attention Networks, arXiv 1511.02274; Antol et al. 2015, VQA, arXiv 1505.00468; Anderson
+    et al. 2017, arXiv 1707.07998 (soft targets). The fusions: `diptych.nn.fusion`, and Tsai et al. 2019, arXiv
+    1906.00295. Any towers will do. New: in training some questions are asked without their picture (`blind`), so that
+    a run knows what the question alone would have told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from diptych.core.batch import Batch, DataSpec
+from diptych.core.model import Fitted
+from diptych.encoders.base import ImageEncoder, TextEncoder
+from diptych.encoders.offers import Reads, Towered
+from diptych.encoders.towers import Count, build_image, build_text
+from diptych.models.answering import AnswerConfig, AnswerModel, Question, read_question
+from diptych.nn.cells import Cells
+from diptych.nn.fusion import Fusion, build_fusion
+from diptych.nn.hops import StackedAttention
+from diptych.nn.streams import CrossStreams
+
+
+class Config(AnswerConfig):
+    """What attention VQA is made of; the towers' fields are inherited."""
+
+    fusion: Literal["attention", "concat", "sum", "gated", "tensor", "low_rank", "mlb", "mutan", "weighted"] = Field(
+        default="attention", description="how what is seen and what was asked become one"
+    )
+    hops: int = Field(default=2, ge=0, description="looks at the picture; 0: the mean of its cells; not of attention")
+    fusion_width: Count = Field(default=24, description="tensor, mutan: features of each side before their products")
+    rank: Count = Field(default=8, description="low_rank, mutan: terms of the sum")
+    layers: Count = Field(default=2, description="attention: layers of each stream")
+    heads: Count = Field(default=4, description="attention: heads")
+    positions: bool = Field(default=True, description="tell each cell its place in the grid")
+    blind: float = Field(default=0.1, ge=0, lt=1, description="share of questions asked without picture in training")
+
+
+class AttentionVQA(AnswerModel, Fitted, Towered):
+    """Two towers, a look, a fusion and a classifier.
+
+    Args:
+        image: the image tower.
+        text: the text tower.
+        config: of the system.
+        spec: the data it is built for.
+    """
+
+    def __init__(self, image: ImageEncoder, text: TextEncoder, config: Config, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.image_tower, self.text_tower, self.blind = image, text, config.blind
+        dim, both = config.dim, config.fusion == "attention"
+        even = config.standardise and image.frozen
+        self.cells = Cells(image.token_dim, image.dim, dim, positions=config.positions, standardise=even)
+        self.question = Question(text, dim, words=both, standardise=config.standardise)
+        self.streams: CrossStreams | None = None
+        self.hops: StackedAttention | None = None
+        self.fusion: Fusion | None = None
+        if both:
+            self.streams = CrossStreams(
+                dim, config.heads, config.layers, hidden=2 * dim, out=dim, dropout=config.dropout
+            )
+        else:
+            self.hops = StackedAttention(dim, hops=config.hops)
+            self.fusion = build_fusion(
+                config.fusion, (dim, dim), dim, width=config.fusion_width, rank=config.rank, dropout=config.dropout
+            )
+
+    def logits(self, batch: Batch) -> Float[Tensor, "b a"]:
+        """Score every answer; without pictures from the questions alone."""
+        scores: Tensor = self.choose(self.meet(batch))
+        return scores
+
+    def meet(self, batch: Batch) -> Float[Tensor, "b d"]:
+        """Make one vector of picture and question."""
+        states = read_question(self.text_tower, batch)
+        cells, mask = self._see(batch)
+        if self.streams is not None:
+            words, real = self.question.read(states)
+            both: Tensor = self.streams(cells, mask, words, real)
+            return both
+        assert self.hops is not None
+        assert self.fusion is not None
+        question = self.question(states)
+        seen, _ = self.hops(question, cells, mask)
+        fused: Tensor = self.fusion((seen, question))
+        return fused
+
+    def reads(self) -> Reads:
+        """Say what is read of the towers' outputs."""
+        return Reads(grid=True, words=self.streams is not None)
+
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """Take the statistics of frozen features."""
+        even = self.cells.standardised or self.question.even_summary is not None
+        for batch in batches if even else ():
+            if batch.image_states is not None:
+                self.cells.look(batch.image_states)
+            if batch.text_states is not None:
+                self.question.look(batch.text_states)
+        self.cells.settle()
+        self.question.settle()
+
+    def _see(self, batch: Batch) -> tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]:
+        """Return the cells for each question; each picture is encoded once where its questions stand in a row."""
+        rows = len(batch)
+        if batch.image is None and batch.image_states is None and not self.training:
+            like = self.cells.cells.weight
+            return like.new_zeros(rows, 1, self.cells.dim), torch.zeros(rows, 1, dtype=torch.bool, device=like.device)
+        places = None if batch.pair_id is None else _once(batch.pair_id)
+        own = batch if places is None else batch.part(places[0])
+        states = self.image_tower(own.need("image")) if own.image_states is None else own.image_states
+        cells, mask = self.cells(states)
+        if places is not None and len(own) < rows:
+            cells, mask = cells.index_select(0, places[1]), mask[places[1]]
+        if self.training and self.blind > 0:
+            mask = mask & (torch.rand(rows, 1, device=mask.device) >= self.blind)
+        return cells, mask
+
+
+def _once(pictures: Int[Tensor, " b"]) -> tuple[Int[Tensor, " i"], Int[Tensor, " b"]]:
+    """Return the first row of each run of rows that show one picture, and each row's place among the runs."""
+    _, place, counts = torch.unique_consecutive(pictures, return_inverse=True, return_counts=True)
+    return counts.cumsum(0) - counts, place
+
+
+def build(config: Config, spec: DataSpec) -> AttentionVQA:
+    """Build the towers the config names."""
+    return AttentionVQA(build_image(config, spec), build_text(config, spec), config, spec)
