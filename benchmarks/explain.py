@@ -5,7 +5,8 @@
 For pictures of several things and the name of one of them: does the hottest pixel lie in its box (the pointing game),
 how much of the heat does, and how fast does the cosine fall when the hottest pixels go first (deletion) or rise when
 they come first (insertion), beside a random map. The rows that say "against" ask what speaks for the name rather than
-for the names of 16 other things. Words: how often a word that names a thing outweighs one that does not.
+for the names of 16 other things. Words: how often a word that names a thing outweighs one that does not. Chance of the
+pointing game is the share of the picture that the box covers, of words one half.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import argparse
 import json
 import time
 from pathlib import Path
+from statistics import mean
 
 import torch
 
+from diptych.core.errors import UserError
 from diptych.data.scenes import Scenes
 from diptych.explain.judge import OTHERS, asked, judge
 from diptych.predictor import load
@@ -26,12 +29,11 @@ METHODS = ("auto", "gradcam", "hirescam", "relevance", "rollout", "occlusion", "
 
 def measure(run: Path, count: int, methods: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Judge every method that can see into the model."""
-    from diptych.core.errors import UserError
-
     predictor = load(run, device="cpu")
-    source = Scenes(pictures=20_000, size=predictor.spec.image_size, distinct=False)
-    cases = list(asked(source, count))
-    results = {}
+    size = predictor.spec.image_size
+    cases = list(asked(Scenes(pictures=20_000, size=size, distinct=False), count))
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in (case.box for case in cases)]
+    results = {"chance": {"pointing": mean(areas) / size**2, "inside": mean(areas) / size**2, "words": 0.5}}
     for method in methods:
         for name, against in (("", ()), (", against", OTHERS)):
             torch.manual_seed(0)
@@ -47,6 +49,12 @@ def measure(run: Path, count: int, methods: tuple[str, ...]) -> dict[str, dict[s
     return results
 
 
+def _shown(score: float | None, column: str) -> str:
+    if score is None:
+        return " " * 11
+    return f"{score:11.0f}" if column == "ms" else f"{score:11.3f}"
+
+
 def main() -> None:
     """Print the table, and write it as JSON where that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,11 +67,7 @@ def main() -> None:
     columns = ("pointing", "inside", "deletion", "insertion", "words", "ms")
     print(f"{'':22}" + "".join(f"{column:>11}" for column in columns))
     for name, scores in results.items():
-        shown = "".join(
-            f"{scores[column]:11.0f}" if column == "ms" else f"{scores.get(column, float('nan')):11.3f}"
-            for column in columns
-        )
-        print(f"{name:22}{shown}")
+        print(f"{name:22}" + "".join(_shown(scores.get(column), column) for column in columns))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

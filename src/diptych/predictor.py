@@ -194,19 +194,18 @@ class Predictor:
         return [replace(hits[place], score=float(scores[place])) for place in order.tolist()]
 
     def explain(self, picture: Picture, text: str, *, method: str = "auto", against: Sequence[str] = ()) -> Explanation:
-        """Say why a picture met a text: where in the picture, and by which words.
+        """Say why a picture met a text, or a captioner says it: where in the picture, and by which words.
 
         Args:
             picture: as for `embed_image`.
             text: any.
-            method: "gradcam", "hirescam", "relevance", "rollout", "occlusion", "random"; "auto" takes the best map.
+            method: "gradcam", "hirescam", "relevance", "rollout", "occlusion", "random"; "auto" weighs several.
             against: other texts, to show what speaks for this text rather than for those.
 
         Raises:
             BadPicture: for a picture that cannot be read.
             UserError: for an empty text, another method, or one that cannot see into this model.
         """
-        self._pair_encoder()
         pixels = self._decode(picture)
         return explain(self.model, self.tokenizer, self.spec, pixels, text, method=method, against=against)
 

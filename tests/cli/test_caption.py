@@ -102,3 +102,17 @@ def test_the_predictor_takes_paths_pictures_and_arrays(trained, table):
     assert [log for _, log in texts] == sorted((log for _, log in texts), reverse=True)
     with pytest.raises(UserError, match="has no space for both pictures and texts"):
         model.embed_image(path)
+
+
+def test_each_word_of_a_caption_gets_a_map(trained, table, cli, tmp_path):
+    picture, out = table.parent / "photos" / "000.png", tmp_path / "why.png"
+    status, printed, _ = cli("explain", trained, picture, "-o", out, "--json", tmp_path / "why.json")
+    assert status == 0
+    assert "log-probability -" in printed
+    found = json.loads((tmp_path / "why.json").read_text())
+    assert found["text"] == cli("caption", trained, picture)[1].split(": ", 1)[1].strip()
+    status, _, _ = cli("explain", trained, picture, "a large red circle above it", "-o", tmp_path / "given.png")
+    assert status == 0
+    with Image.open(tmp_path / "given.png") as drawn:
+        assert drawn.size[0] == 1080
+        assert drawn.size[1] > 800  # a row of maps below

@@ -48,3 +48,9 @@ def test_mistakes_are_one_line(changed, message, cli, run_folder, table, tmp_pat
     assert status == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_without_a_text_a_run_that_cannot_write_one_says_so(cli, run_folder, table):
+    status, _, err = cli("explain", run_folder, table.parent / "photos" / "050.png")
+    assert status == 2
+    assert "explain takes a text" in err

@@ -13,7 +13,7 @@ from diptych.cli.options import Device, Json, write_json
 def explain(
     run: Annotated[Path, typer.Argument(help="The folder that `diptych train --out` wrote.")],
     picture: Annotated[Path, typer.Argument(help="A picture file.")],
-    text: Annotated[str, typer.Argument(help="A text that the picture may meet.")],
+    text: Annotated[str | None, typer.Argument(help="A text; a captioner's own when not given.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to draw it: .png, .jpg, .pdf or .svg.")] = Path(
         "why.png"
     ),
@@ -26,22 +26,26 @@ def explain(
     device: Device = "auto",
     json: Json = None,
 ) -> None:
-    """Show where in a picture, and by which words, the two meet.
+    """Show where in a picture, and by which words, a text meets it; of a captioner, where it looks for each word.
 
     Example: `diptych explain runs/mine dog.jpg "a dog runs through the snow" -o why.png`
     """
     from diptych.core.errors import UserError
+    from diptych.core.model import Captioner
     from diptych.data.images import BadPicture, size_of
     from diptych.predictor import load
     from diptych.report.why import draw_why
 
     predictor = load(run, device=device)
     try:
-        found = predictor.explain(picture, text, method=method, against=against or ())
+        if text is None and not isinstance(predictor.model, Captioner):
+            raise UserError('explain takes a text: diptych explain RUN PICTURE "a red circle"')
+        told = predictor.caption(picture)[0][0][0] if text is None else text
+        found = predictor.explain(picture, told, method=method, against=against or ())
         height, width = size_of(picture)
     except BadPicture as error:
         raise UserError(f"{picture}: {error}") from None
-    typer.echo(f"cosine {found.score:.3f}, picture by {found.method}, words by {found.word_method}")
+    typer.echo(f"{found.unit} {found.score:.3f}, picture by {found.method}, words by {found.word_method}")
     typer.echo("  ".join(f"{word} {weight:.2f}" for word, weight in found.words))
     draw_why(out, found, proportions=height / width if predictor.crop == "squash" else 1.0)
     typer.echo(f"Drawn: {out}")
@@ -51,7 +55,7 @@ def explain(
         json,
         {
             "picture": str(picture),
-            "text": text,
+            "text": found.text,
             "score": found.score,
             "method": found.method,
             "word_method": found.word_method,

@@ -108,7 +108,7 @@ def judge(
         text = _text(model, tokenizer, spec, case.text)
         for name, insert in (("deletion", False), ("insertion", True)):
             found[name].append(_curve(model, step_by_step(pixels, heat, insert=insert), text))
-        told = explain(model, tokenizer, spec, pixels, case.caption, method=method).words
+        told = explain(model, tokenizer, spec, pixels, case.caption, method=method, steady=False).words
         naming = [word.strip(",.") in (*SHAPES, *COLOURS, *SIZES) for word, _ in told]
         share = ranked_above(torch.tensor([weight for _, weight in told]), naming)
         found["words"] += [] if share is None else [share]

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from diptych.core.errors import UserError
@@ -91,7 +91,19 @@ def resized(grid: Float[Tensor, "i j"], side: int) -> Float[Tensor, "s s"]:
     return F.interpolate(grid[None, None].float(), size=(side, side), mode="bilinear", align_corners=False)[0, 0]
 
 
+def shifted(image: Shaped[Tensor, "c h w"], down: int, right: int) -> Shaped[Tensor, "c h w"]:
+    """Move a picture by some pixels; what comes in at the rim repeats the last pixels there."""
+    rows = (torch.arange(image.shape[1], device=image.device) - down).clamp(0, image.shape[1] - 1)
+    columns = (torch.arange(image.shape[2], device=image.device) - right).clamp(0, image.shape[2] - 1)
+    return image[:, rows][:, :, columns]
+
+
+def unit(grid: Float[Tensor, "i j"]) -> Float[Tensor, "i j"]:
+    """Give a map a height of one; zeros stay so."""
+    return grid / grid.max().clamp(min=_LEAST)
+
+
 def _mean(maps: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "s s"]:
     """Average maps of several sizes, each with a height of one."""
     side = max(len(each) for each in maps)
-    return torch.stack([resized(each / each.max().clamp(min=_LEAST), side) for each in maps]).mean(0)
+    return torch.stack([resized(unit(each), side) for each in maps]).mean(0)

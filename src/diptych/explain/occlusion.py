@@ -6,6 +6,9 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
@@ -17,19 +20,20 @@ from diptych.core.model import PairEncoder
 CELLS = 8  # of a side of the grid; a cover is three cells wide
 
 
+Values: TypeAlias = Callable[[Tensor], Tensor]
+"""From pictures, (n, c, h, w), to the values explained, (n, s): a cosine, or one for each word of a caption."""
+
+
 @torch.no_grad()
-def without_parts(
-    encoder: PairEncoder, image: Shaped[Tensor, "c h w"], wanted: Float[Tensor, "1 d"]
-) -> Float[Tensor, "i j"]:
+def without_parts(values: Values, image: Shaped[Tensor, "c h w"]) -> Float[Tensor, "s i j"]:
     """Cover one part of a picture after another with its median colour.
 
     Args:
-        encoder: of pictures.
+        values: what is measured; all values of a picture in one pass.
         image: uint8 or float, square.
-        wanted: the direction along which the picture's vector is measured.
 
     Returns:
-        For each cell of an 8 x 8 grid the mean fall over the covers that hide it, >= 0.
+        For each value, and each cell of an 8 x 8 grid, the mean fall over the covers that hide the cell, >= 0.
     """
     side = image.shape[-1]
     blank = image.flatten(1).median(1).values[:, None, None]
@@ -42,9 +46,9 @@ def without_parts(
             left, right = edges[max(0, column - 1)], edges[min(CELLS, column + 2)]
             one[:, top:bottom, left:right] = blank
             covered.append(one)
-    along = (encoder.encode_image(Batch(image=torch.stack(covered))) * wanted).sum(1)
-    falls = (along[0] - along[1:]).view(1, 1, CELLS, CELLS)
-    return F.avg_pool2d(falls, 3, stride=1, padding=1, count_include_pad=False)[0, 0].clamp(min=0)
+    found = values(torch.stack(covered)).float()
+    falls = (found[:1] - found[1:]).T.reshape(-1, 1, CELLS, CELLS)
+    return F.avg_pool2d(falls, 3, stride=1, padding=1, count_include_pad=False)[:, 0].clamp(min=0)
 
 
 @torch.no_grad()

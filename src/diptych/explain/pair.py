@@ -13,14 +13,20 @@ from diptych.core.batch import Batch
 from diptych.core.errors import UserError, unknown
 from diptych.core.model import Model, PairEncoder
 from diptych.encoders.offers import Towered
-from diptych.explain.maps import candidates, picture_map, resized, token_map
-from diptych.explain.occlusion import without_parts, without_words
+from diptych.explain.maps import candidates, picture_map, resized, shifted, token_map, unit
+from diptych.explain.occlusion import Values, without_parts, without_words
 from diptych.explain.passing import read, see
 from diptych.metrics.explain import first_pixels
 
 METHODS = ("auto", "gradcam", "hirescam", "relevance", "rollout", "occlusion", "random")
-SHARES = (0.05, 0.1, 0.2, 0.4)
+SHARES = (0.1, 0.3)
 """Of the pixels, taken away or left alone to see whether a map tells what matters."""
+
+CHANCES = 3
+"""Random maps that any other should beat."""
+
+SHIFT = 1 / 16
+"""Of the side of a picture, by which views of it are shifted."""
 
 _GRID = 8  # cells of a side of a random map
 
@@ -52,6 +58,7 @@ def explain_pair(
     *,
     method: str = "auto",
     against: Sequence[Int[Tensor, " _"]] = (),
+    steady: bool = True,
 ) -> Evidence:
     """Say which places of a picture and which tokens of a text make their cosine.
 
@@ -60,9 +67,11 @@ def explain_pair(
         image: uint8 in [0, 255] or float in [0, 1], of the model's size.
         tokens: of the text, without padding.
         content: which of them are words, not marks of begin and end.
-        method: one of `METHODS`. "auto" makes every map that gradients allow, and keeps the one whose hottest pixels
-            matter most to the cosine; words it leaves out one by one.
+        method: one of `METHODS`. "auto" makes every map that the model allows, and weighs each by how much the cosine
+            lives by its hottest pixels; words it leaves out one by one.
         against: tokens of other texts; what the picture has in common with them is then no evidence.
+        steady: average maps over nine views of the picture, shifted by a sixteenth; better, and takes nine times as
+            long. A coarse grid tells the more of a place, the more ways it was laid over it.
 
     Raises:
         UserError: for another method, or one that cannot see into this model.
@@ -82,9 +91,9 @@ def explain_pair(
         return Evidence(torch.rand(_GRID, _GRID), torch.rand(len(tokens)) * content.cpu(), score, method, method)
     word_method = "occlusion" if method == "auto" else method
     if method == "occlusion":
-        grid = without_parts(model, image, wanted)
+        grid = without_parts(lambda images: model.encode_image(Batch(image=images)) @ wanted.T, image)[0]
     else:
-        grid, method = _looked_into(model, image, wanted, method)
+        grid, method = _looked_into(model, image, wanted, method, steady=steady)
     if word_method == "occlusion":
         words = without_words(model, tokens, content, picture)
     else:
@@ -99,48 +108,77 @@ def _text(encoder: PairEncoder, tokens: Int[Tensor, " t"]) -> Float[Tensor, "1 d
 
 @torch.enable_grad()
 def _looked_into(
-    model: PairEncoder, image: Shaped[Tensor, "c h w"], wanted: Float[Tensor, "1 d"], method: str
-) -> tuple[Float[Tensor, "i j"], str]:
-    """Make a map of what happened inside; what a model reads of the mirrored picture is turned back and added.
+    model: PairEncoder, image: Shaped[Tensor, "c h w"], wanted: Float[Tensor, "1 d"], method: str, *, steady: bool
+) -> tuple[Float[Tensor, "s s"], str]:
+    """Make a map of what happened inside, the mean over small shifts of the picture.
 
     Returns:
         The map, and the method that it is of, where that was left open.
     """
-    towered = _towered(model, method)
+    towered, side = _towered(model, method), image.shape[-1]
+    step = max(1, round(side * SHIFT)) if steady else 0
+    offsets = (-step, 0, step) if steady else (0,)
+    sums: dict[str, Tensor] = {}
+    for down in offsets:
+        for right in offsets:
+            for name, grid in _views(model, towered, shifted(image, down, right), wanted, method).items():
+                back = shifted(resized(unit(grid), side)[None], -down, -right)[0]
+                sums[name] = sums[name] + back if name in sums else back
+    if method != "auto":
+        return sums[method], method
+    with torch.no_grad():
+
+        def along(images: Tensor) -> Tensor:  # not mirrored, where the model would read that too: half the time
+            return model.encode_image(Batch(image_states=towered.image_tower(images))) @ wanted.T
+
+        sums["occlusion"] = resized(without_parts(along, image)[0], side)
+        return _weighed(along, image, sums)
+
+
+def _views(
+    model: PairEncoder, towered: Towered, image: Shaped[Tensor, "c h w"], wanted: Float[Tensor, "1 d"], method: str
+) -> dict[str, Float[Tensor, "_ _"]]:
+    """Make the maps of one view; what a model reads of the mirrored picture is turned back and added."""
     passes = [see(towered.image_tower, image)]
     if towered.reads().mirrored:
         passes.append(see(towered.image_tower, image.flip(-1)))
     mirrored = passes[1].states if len(passes) > 1 else None
     vector = model.encode_image(Batch(image_states=passes[0].states, mirrored_states=mirrored))
     score = (vector * wanted).sum()
-    if method != "auto":
-        return _joined([picture_map(one, score, method) for one in passes]), method
-    views = [candidates(one, score) for one in passes]
-    maps = {name: _joined([view[name] for view in views]) for name in views[0]}
-    return _best(model, image, wanted, maps)
+    found = [
+        candidates(one, score) if method == "auto" else {method: picture_map(one, score, method)} for one in passes
+    ]
+    return {name: grid + found[1][name].flip(-1) if len(found) > 1 else grid for name, grid in found[0].items()}
 
 
-def _joined(maps: Sequence[Float[Tensor, "i j"]]) -> Float[Tensor, "i j"]:
-    return maps[0] if len(maps) == 1 else maps[0] + maps[1].flip(-1)
+def _weighed(
+    along: Values, image: Shaped[Tensor, "c h w"], maps: dict[str, Float[Tensor, "s s"]]
+) -> tuple[Float[Tensor, "s s"], str]:
+    """Average maps, each by the square of what it proves to be worth beyond chance.
 
+    A map is worth what its hottest pixels alone still score above all the others without them.
 
-@torch.no_grad()
-def _best(
-    encoder: PairEncoder,
-    image: Shaped[Tensor, "c h w"],
-    wanted: Float[Tensor, "1 d"],
-    maps: dict[str, Float[Tensor, "_ _"]],
-) -> tuple[Float[Tensor, "i j"], str]:
-    """Choose the map whose hottest pixels alone keep the score up, and without which it falls."""
+    Returns:
+        The mean, and which map has the largest part in it; all have the same where none beats random maps.
+    """
+    side = image.shape[-1]
     blank = image.flatten(1).median(1).values.view(1, -1, 1, 1)
     tried = []
-    for grid in maps.values():
-        first = first_pixels(resized(grid, image.shape[-1]), SHARES).unsqueeze(1)
+    for grid in (*maps.values(), *(_chance(seed, side).to(image.device) for seed in range(CHANCES))):
+        first = first_pixels(grid, SHARES).unsqueeze(1)
         tried += [torch.where(first, image, blank), torch.where(first, blank, image)]
-    along = (encoder.encode_image(Batch(image=torch.cat(tried))) * wanted).sum(1).view(len(maps), 2, len(SHARES))
-    worth = (along[:, 0] - along[:, 1]).mean(1)
-    name = list(maps)[int(worth.argmax())]
-    return maps[name], name
+    found = along(torch.cat(tried)).view(-1, 2, len(SHARES))
+    worth = (found[:, 0] - found[:, 1]).mean(1)
+    worth = (worth[:-CHANCES] - worth[-CHANCES:].mean()).clamp(min=0).square()
+    worth = worth if bool(worth.any()) else torch.ones_like(worth)
+    each = torch.stack([unit(grid) for grid in maps.values()])
+    most = list(maps)[int(worth.argmax())]
+    return (each * worth[:, None, None]).sum(0), f"{len(maps)} maps, most by {most}"
+
+
+def _chance(seed: int, side: int) -> Float[Tensor, "s s"]:
+    """Make a map that knows nothing, the same each time."""
+    return resized(torch.rand(_GRID, _GRID, generator=torch.Generator().manual_seed(seed)), side)
 
 
 @torch.enable_grad()

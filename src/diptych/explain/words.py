@@ -35,13 +35,19 @@ def by_word(tokenizer: Tokenizer, text: str, weights: Float[Tensor, " t"]) -> li
         Words in their order with weights in [0, 1]; 0 for a word that the model did not read since the text was cut,
         and for all where no token has weight.
     """
-    spans = _spans(tokenizer, text, len(weights))
-    most = max((float(weights[place]) for place, _ in spans), default=0.0)
-    words = []
-    for found in _WORD.finditer(text):
-        own = [float(weights[place]) for place, (start, end) in spans if start < found.end() and end > found.start()]
-        words.append((found.group(), max(own, default=0.0) / most if most > 0 else 0.0))
-    return words
+    found = tokens_of_words(tokenizer, text, len(weights))
+    heaviest = [(word, max((float(weights[place]) for place in places), default=0.0)) for word, places in found]
+    most = max((weight for _, weight in heaviest), default=0.0)
+    return [(word, weight / most if most > 0 else 0.0) for word, weight in heaviest]
+
+
+def tokens_of_words(tokenizer: Tokenizer, text: str, length: int) -> list[tuple[str, list[int]]]:
+    """Return each word of a text with the places of its tokens among the `length` tokens that the model reads."""
+    spans = _spans(tokenizer, text, length)
+    return [
+        (found.group(), [place for place, (start, end) in spans if start < found.end() and end > found.start()])
+        for found in _WORD.finditer(text)
+    ]
 
 
 def _spans(tokenizer: Tokenizer, text: str, length: int) -> list[tuple[int, tuple[int, int]]]:

@@ -21,11 +21,14 @@ from diptych.tasks.pair_data import PairData
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-SHOWN = 4
+SHOWN, SHOWN_LARGE = 4, 2  # pictures explained on a page; fewer where a model of large ones takes a second for each
+LARGE = 128  # pixels
 INK, SOFT, WARM = "#101828", "#667085", (0.88, 0.11, 0.28)
 _FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei", "SimHei")
-_WIDTH, _LINE = 9.0, 0.42  # inches: of the whole, and of a line of words
+_WIDTH, _LINE, _SMALL = 9.0, 0.42, 1.7  # inches: of the whole, of a line of words, of the map of a word
+_ACROSS = 6  # maps of words side by side
 _LONGEST = 3.0  # sides of a drawn picture to each other: beyond it would fill the page
 
 
@@ -58,22 +61,24 @@ def draw_why(out: Path, found: Explanation, *, proportions: float = 1.0) -> Path
     from matplotlib.figure import Figure
 
     tall = min(max(proportions, 1 / _LONGEST), _LONGEST) * _WIDTH / 2
+    below = 0.0 if found.by_word is None else math.ceil(len(found.by_word) / _ACROSS) * _SMALL
     lines = 1 + math.ceil(sum(len(word) + 2 for word, _ in found.words) / 62)
-    height = tall + 0.6 + _LINE * lines
+    height = tall + 0.6 + _LINE * lines + below
     figure = Figure(figsize=(_WIDTH, height), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.02, 1 - 0.42 / height, f"cosine {found.score:.3f}", fontsize=15, color=INK, weight="bold")
+    figure.text(0.02, 1 - 0.42 / height, f"{found.unit} {found.score:.3f}", fontsize=15, color=INK, weight="bold")
     how = found.method if found.method == found.word_method else f"{found.method}, words by {found.word_method}"
     figure.text(0.98, 1 - 0.42 / height, how, fontsize=10, color=SOFT, ha="right")
-    bottom = _LINE * lines / height
+    bottom = (_LINE * lines + below) / height
     for place, image in enumerate((found.picture, overlay(found.picture, found.heat))):
         axes = figure.add_axes((0.02 + 0.485 * place, bottom, 0.475, tall * 0.95 / height))
         axes.imshow(image, aspect="auto", interpolation="lanczos" if min(image.shape[:2]) > 96 else "nearest")
         axes.set_axis_off()
-    row = figure.add_axes((0.02, 0, 0.96, bottom))
+    row = figure.add_axes((0.02, below / height, 0.96, bottom - below / height))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a letter that no font here has is drawn as a box
         _write(row, found.words)
+        _each_word(figure, found, height)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(out)
@@ -100,6 +105,20 @@ def _write(axes: Axes, words: Sequence[tuple[str, float]]) -> None:
         x += width + 15
 
 
+def _each_word(figure: Figure, found: Explanation, height: float) -> None:
+    """Draw the map of each word below, where each has its own."""
+    if found.by_word is None:
+        return
+    rows = math.ceil(len(found.by_word) / _ACROSS)
+    for number, (heat, (word, _)) in enumerate(zip(found.by_word, found.words, strict=True)):
+        row, column = divmod(number, _ACROSS)
+        left, bottom = 0.02 + column * 0.96 / _ACROSS, ((rows - 1 - row) * _SMALL + 0.05) / height
+        axes = figure.add_axes((left, bottom, 0.94 / _ACROSS, (_SMALL - 0.35) / height))
+        axes.imshow(overlay(found.picture, heat), aspect="auto")
+        axes.set_title(word, fontsize=10, color=INK, family=_fonts(), pad=3)
+        axes.set_axis_off()
+
+
 def _fonts() -> list[str]:
     """Return the fonts that are there, with the letters of more scripts the further on."""
     from matplotlib import font_manager
@@ -122,25 +141,26 @@ def why_sections(data: TaskData, model: Model, split: str) -> list[dict[str, Any
     gallery = next((found for found in galleries if found is not None), None)
     if gallery is None:
         return []
-    rows = gallery.rows[:: max(1, len(gallery.rows) // SHOWN)][:SHOWN]
+    shown = SHOWN if data.spec.image_size <= LARGE else SHOWN_LARGE
+    rows = gallery.rows[:: max(1, len(gallery.rows) // shown)][:shown]
     queries = list(_explained(data, model, [int(row) for row in rows]))
     note = "What in the picture speaks for its own text, and by which words: the warmer, the more."
     return [{"title": "Why", "note": note, "queries": queries}] if queries else []
 
 
 def _explained(data: PairData, model: Model, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
-    training = model.training
+    training, method = model.training, "auto" if data.spec.image_size <= LARGE else "occlusion"
     model.eval()
     for row in rows:
         text = next(iter(data.source.row(row).captions), "")
         try:
             pixels = decode(data.source.picture(row), size=data.spec.image_size, crop=data.crop)
-            found = explain(model, data.tokenizer, data.spec, pixels, text)
+            found = explain(model, data.tokenizer, data.spec, pixels, text, method=method, steady=False)
         except (BadPicture, UserError):
             continue
         yield {
             "title": "",
-            "note": f"cosine {found.score:.3f}",
+            "note": f"{found.unit} {found.score:.3f}",
             "query": "",
             "words": [{"text": word, "weight": round(weight, 3)} for word, weight in found.words],
             "found": [],
