@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from diptych.cli.ask import ask
 from diptych.cli.caption import caption
 from diptych.cli.check import check
 from diptych.cli.classify import classify
@@ -19,6 +20,7 @@ from diptych.cli.fewshot import fewshot
 from diptych.cli.index import index
 from diptych.cli.models import models
 from diptych.cli.search import search
+from diptych.cli.serve import serve
 from diptych.cli.train import train
 from diptych.cli.words import words
 from diptych.core.errors import UserError
@@ -42,8 +44,10 @@ for verb in (
     embed,
     index,
     search,
+    serve,
     classify,
     caption,
+    ask,
     explain,
     fewshot,
     words,

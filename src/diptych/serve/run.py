@@ -1,0 +1,64 @@
+"""Runs an app on a socket until it is told to stop; then it finishes what it has begun."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from contextlib import ExitStack
+
+import uvicorn
+from fastapi import FastAPI
+
+from diptych.core.errors import UserError
+
+_GRACE = 5  # seconds more than a request may take
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the socket to serve on.
+
+    Args:
+        host: name or address.
+        port: 0 takes a free one.
+
+    Raises:
+        UserError: when the port is in use, not allowed, or the host is not of this machine.
+    """
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with ExitStack() as undo:
+            opened = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(place)
+            opened.listen(128)
+            undo.pop_all()
+    except (OSError, OverflowError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"cannot listen on {host}, port {port}: {why}; choose another with --port or --host") from None
+    return opened
+
+
+def serve_app(app: FastAPI, opened: socket.socket, *, seconds: float) -> None:
+    """Serve until SIGTERM or Ctrl-C: requests in work are finished first; a second Ctrl-C does not wait for them.
+
+    Args:
+        app: to serve.
+        opened: where.
+        seconds: a request may take.
+    """
+    # uvicorn raises the signal that stopped it once more when it is done, which would end us with an error status
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, _done)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(seconds) + _GRACE,
+        lifespan="on",
+    )
+    uvicorn.Server(config).run(sockets=[opened])
+
+
+def _done(number: int, frame: object) -> None:
+    """Take a signal that has been dealt with."""
