@@ -20,15 +20,17 @@ from diptych.core.pieces import pieces
 from diptych.core.runtime import pick_device
 from diptych.core.writing import Writing
 from diptych.data.images import decode, stack
-from diptych.data.loader import Example, Loader
+from diptych.data.loader import Loader
 from diptych.data.prompts import PROMPTS as PROMPTS
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.explain.explanation import Explanation, explain
 from diptych.metrics.zero_shot import zero_shot_weights
+from diptych.models.answering import answers_to
 from diptych.models.captioning import tell
 from diptych.search.folder import FolderIndex
 from diptych.search.index import Hit, Index
+from diptych.tasks.pictures import collate
 from diptych.train.experiment import load_run
 
 if TYPE_CHECKING:
@@ -226,6 +228,11 @@ class Predictor:
             told += tell(self.model, self.tokenizer, images, writing)
         return told
 
+    def ask(self, picture: Picture, questions: Sequence[str] | str, *, count: int = 5) -> list[list[tuple[str, float]]]:
+        """Return for each question about a picture `count` answers with their probabilities, the likeliest first."""
+        pixels = self._decode(picture).to(self.device)
+        return answers_to(self.model, self.tokenizer, self.spec, pixels, questions, count=count)
+
     def embed_rows(
         self, source: Source, rows: Int64[np.ndarray, " n"], *, skipped: list[Problem] | None = None, workers: int = 2
     ) -> Iterator[tuple[Int64[np.ndarray, " k"], Float32[np.ndarray, "k d"]]]:
@@ -241,15 +248,8 @@ class Predictor:
             Numbers of rows and their unit vectors.
         """
         encoder = self._pair_encoder()
-        loader = Loader(
-            source,
-            rows,
-            _stack,
-            batch_size=self.batch_size,
-            size=self.spec.image_size,
-            crop=self.crop,
-            workers=workers,
-        )
+        size, crop = self.spec.image_size, self.crop
+        loader = Loader(source, rows, collate, batch_size=self.batch_size, size=size, crop=crop, workers=workers)
         for batch in loader.epoch(0):
             with torch.inference_mode():
                 vectors = encoder.encode_image(batch.to(self.device))
@@ -286,11 +286,6 @@ def load(run: str | Path, *, device: str = "auto") -> Predictor:
         system=found.system,
         device=pick_device(device),
     )
-
-
-def _stack(examples: list[Example]) -> Batch:
-    images = [example.image for example in examples if example.image is not None]
-    return Batch(image=stack(images), pair_id=torch.tensor([example.index for example in examples]))
 
 
 def _numpy(vectors: list[Tensor]) -> Float32[np.ndarray, "n d"]:

@@ -12,7 +12,15 @@ from diptych.core.config import Config
 from diptych.core.model import Model
 
 SPEC = DataSpec(
-    image_size=16, vocabulary=40, context=8, pad_id=0, bos_id=1, eos_id=2, unk_id=3, classes=("one", "two", "three")
+    image_size=16,
+    vocabulary=40,
+    context=8,
+    pad_id=0,
+    bos_id=1,
+    eos_id=2,
+    unk_id=3,
+    classes=("one", "two", "three"),
+    answers=("red", "blue", "yes", "2"),
 )
 
 # Settings that make a system small; fields that a system's Config does not have are left out.
@@ -35,6 +43,7 @@ SMALL = {
 TOWERS = {"image_encoder": "vit", "text_encoder": "transformer"}  # for systems whose own are pretrained
 
 SMALL_CNN = {"image_width": 8, "image_blocks": (1, 1), "heads": 2, "hidden": 24, "encoder_layers": 2}
+SMALL_ASK = {"image_width": 8, "image_blocks": (1, 1), "heads": 2, "hidden": 24}
 
 # More than one shape of a system, by the settings that make it.
 VARIANTS: dict[str, list[dict[str, object]]] = {
@@ -45,6 +54,17 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"image_read": "cells", "text_read": "cells", "queries": 2, "mirror": True},
     ],
     "adversarial": [{"hidden": 16, "judge_hidden": 8}],
+    "attention_vqa": [
+        {**SMALL_ASK, "fusion": "attention"},
+        {**SMALL_ASK, "fusion": "concat", "hops": 0, "image_encoder": "vit", "objective": "scores"},
+        {**SMALL_ASK, "fusion": "sum"},
+        {**SMALL_ASK, "fusion": "gated"},
+        {**SMALL_ASK, "fusion": "tensor", "fusion_width": 4},
+        {**SMALL_ASK, "fusion": "low_rank", "rank": 3},
+        {**SMALL_ASK, "fusion": "mlb", "positions": False},
+        {**SMALL_ASK, "fusion": "mutan", "fusion_width": 5, "rank": 2},
+        {**SMALL_ASK, "fusion": "weighted"},
+    ],
     "align": [{"image_width": 8, "image_blocks": (1, 1)}, {"image_encoder": "vit", "smoothing": 0.0}],
     "cnn_captioner": [{**SMALL_CNN}, {**SMALL_CNN, "image_encoder": "vit", "tied": False, "smoothing": 0.0}],
     "dann": [
@@ -85,6 +105,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {**TOWERS, "objective": "contrastive", "image_read": "cells", "text_read": "cells", "queries": 2},
         {**TOWERS, "objective": "pair"},
     ],
+    "question_only": [{"hidden": 24}, {"hidden": 24, "objective": "scores"}],
     "skipgram": [{"dim": 128}],
     "sgraf": [
         {"match_dim": 8, "similarity_dim": 8},
@@ -139,5 +160,7 @@ def make_batch(size: int = 6, *, seed: int = 0) -> Batch:
         label=torch.arange(size) % 3,
         domain=(torch.arange(size) > 2).long(),
         pair_id=pair_id,
+        answer=torch.arange(size) % 4,
+        answer_scores=torch.eye(4)[torch.arange(size) % 4],
         negatives=torch.randint(4, SPEC.vocabulary, (size, 5), generator=random),
     )

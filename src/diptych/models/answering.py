@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from pydantic import Field
 from torch import Tensor, nn
 
 from diptych.core.batch import Batch, DataSpec, States
 from diptych.core.errors import UserError
 from diptych.core.model import Answerer, Loss, Model
+from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.base import TextEncoder
 from diptych.encoders.towers import Count, TowerConfig
 from diptych.nn.linear import Linear
@@ -132,3 +134,45 @@ def read_question(tower: TextEncoder, batch: Batch) -> States:
         return batch.text_states
     states: States = tower(batch.need("tokens"), batch.need("token_mask"))
     return states
+
+
+def answers_to(
+    model: Model,
+    tokenizer: Tokenizer,
+    spec: DataSpec,
+    image: Shaped[Tensor, "c h w"],
+    questions: Sequence[str] | str,
+    *,
+    count: int = 5,
+) -> list[list[tuple[str, float]]]:
+    """Answer questions about one picture.
+
+    Args:
+        model: one that answers.
+        tokenizer: of its questions.
+        spec: with the answers that it knows.
+        image: pixels of the model's size, on its device.
+        questions: in words; one or several.
+        count: answers to each.
+
+    Returns:
+        For each question its likeliest answers with their probabilities, the best first.
+
+    Raises:
+        UserError: for a model that does not answer, or an empty question.
+    """
+    if not isinstance(model, Answerer):
+        raise UserError(f"{type(model).__name__} does not answer questions; attention_vqa does")
+    texts = [questions] if isinstance(questions, str) else list(questions)
+    if not texts or not all(text.strip() for text in texts):
+        raise UserError("the question is empty; ask for example: what colour is the circle?")
+    tokens, mask = tokenizer(texts, spec.context)
+    rows = len(texts)
+    batch = Batch(
+        image=image.expand(rows, -1, -1, -1), tokens=tokens, token_mask=mask, pair_id=torch.zeros(rows).long()
+    )
+    top = model.answer(batch.to(image.device)).topk(min(count, len(spec.answers)), dim=1)
+    return [
+        [(spec.answers[place], chance) for place, chance in zip(places, chances, strict=True)]
+        for places, chances in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    ]

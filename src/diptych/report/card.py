@@ -22,6 +22,7 @@ def write_card(
     left_out: Sequence[Problem] = (),
     paired: bool = True,
     writes: bool = False,
+    answers: bool = False,
 ) -> Path:
     """Write `README.md` into a run folder, in the form that model hubs show.
 
@@ -32,13 +33,16 @@ def write_card(
         left_out: rows that could not be used; counted, and the first of them listed.
         paired: whether the system puts pictures and texts in one space, so that they can be compared.
         writes: whether it writes about pictures.
+        answers: whether it answers questions about pictures.
     """
     record = read_record(out)
     data = record.get("data", {})
+    offered = {"image-text-retrieval": paired, "image-to-text": writes, "visual-question-answering": answers}
+    tags = ", ".join(["vision-language", *(tag for tag, there in offered.items() if there)])
     lines = [
         "---",
         "library_name: diptych",
-        f"tags: [vision-language{', image-text-retrieval' if paired else ''}{', image-to-text' if writes else ''}]",
+        f"tags: [{tags}]",
         "---",
         "",
         f"# {record['system']} trained on {data.get('named', 'unnamed data')}",
@@ -56,6 +60,7 @@ def write_card(
         f'model = diptych.load("{out.name}")',
         *(['model.similarity("photo.jpg", ["a text", "another text"])'] if paired else []),
         *(['model.caption("photo.jpg")'] if writes else []),
+        *(['model.ask("photo.jpg", "what colour is it?")'] if answers else []),
         "```",
         "",
         "## How it was made",

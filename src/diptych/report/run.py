@@ -14,6 +14,7 @@ from torch import Tensor
 from diptych.core.model import Model, PairEncoder
 from diptych.data.images import BadPicture, decode
 from diptych.metrics.shown import show, tables
+from diptych.report.answers import answer_sections
 from diptych.report.captions import caption_sections
 from diptych.report.curves import curves
 from diptych.report.page import data_uri, render
@@ -29,6 +30,8 @@ TILES = {
     "text_to_image/r@1": "text to image, first hit right (R@1)",
     "texts": "texts in the gallery",
     "accuracy": "of answers right",
+    "accuracy_blind": "of answers right without the picture",
+    "accuracy_constant": "right with one answer to all",
     "cider_d": "CIDEr-D of the captions",
     "true": "of captions true of their picture",
 }
@@ -36,7 +39,7 @@ NOTE = (
     "R@K: how often a right one is among the first K. A picture is right with any of its texts; ties count against the "
     "model; a sentence that several pictures share is right for each."
 )
-UNDRAWN = ("rank", "texts", "r@5", "mean_r@1", "words", "bleu1")
+UNDRAWN = ("rank", "texts", "r@5", "mean_r@1", "words", "bleu1", "accuracy_constant", "questions")
 """Scores whose curves would only crowd the picture."""
 
 
@@ -79,6 +82,7 @@ def write_report(
             "sections": [
                 *_sections(data, model, split),
                 *caption_sections(data, model, split),
+                *answer_sections(data, model, split),
                 *why_sections(data, model, split),
             ],
             "command": record.get("command", ""),

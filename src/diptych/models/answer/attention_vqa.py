@@ -2,7 +2,7 @@
 
 With every `fusion` but one, stacked attention gathers what is seen, and the fusion makes one vector of that and the
 question; `sum` is then the network of the paper. With `fusion=attention`, the cells look at the words and the words
-at the cells, and both are pooled.
+at the cells; both are pooled, and added to what the question says as a whole.
 
 Reference:
     Yang et al. 2015, Stacked Attention Networks, arXiv 1511.02274; Antol et al. 2015, VQA, arXiv 1505.00468; Anderson
@@ -87,13 +87,13 @@ class AttentionVQA(AnswerModel, Fitted, Towered):
         """Make one vector of picture and question."""
         states = read_question(self.text_tower, batch)
         cells, mask = self._see(batch)
+        question = self.question(states)
         if self.streams is not None:
             words, real = self.question.read(states)
             both: Tensor = self.streams(cells, mask, words, real)
-            return both
+            return question + both
         assert self.hops is not None
         assert self.fusion is not None
-        question = self.question(states)
         seen, _ = self.hops(question, cells, mask)
         fused: Tensor = self.fusion((seen, question))
         return fused
