@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 
 from diptych import models
@@ -125,6 +126,34 @@ def test_what_does_not_fit_is_named(earlier, tmp_path):
         begin_with(model, str(tmp_path / "none"), config)
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="has no weights yet"):
+        begin_with(model, str(folder), config)
+
+
+def test_a_classifier_begins_with_the_image_tower_of_an_aligned_run_alone(earlier):
+    folder, weights = earlier(image_encoder="vit")
+    torch.manual_seed(1)
+    module = models.load("dann")
+    config = module.Config.parse({k: v for k, v in SMALL.items() if k in module.Config.model_fields})
+    spec = SPEC.model_copy(update={"image_size": 32, "classes": ("a", "b")})
+    model = module.build(config, spec)
+    before = {name: value.detach().clone() for name, value in named_weights(model).items()}
+    begin_with(model, str(folder), config)
+    for name, value in named_weights(model).items():
+        if not name.startswith("image_tower."):
+            assert torch.equal(value, before[name]), name
+        elif name != "image_tower.positions":
+            assert torch.equal(value, weights[name]), name
+    with pytest.raises(UserError, match="image_patch was 4 and is 8"):
+        begin_with(model, str(folder), config.model_copy(update={"image_patch": 8}))
+
+
+def test_a_run_without_an_image_tower_is_nothing_to_begin_a_classifier_with(earlier):
+    folder, weights = earlier(image_encoder="vit")
+    words = {name: value for name, value in weights.items() if not name.startswith("image_tower.")}
+    save_file(words, folder / "model.safetensors")
+    model = models.load("dann").build(models.load("dann").Config(), SPEC.model_copy(update={"classes": ("a", "b")}))
+    config = models.load("dann").Config(image_patch=4, image_heads=2)
+    with pytest.raises(UserError, match="'unicl', which has no image tower"):
         begin_with(model, str(folder), config)
 
 

@@ -1,6 +1,7 @@
 """Begin a training with the weights of an earlier run, as the second stage of a recipe does.
 
-Positions are resized when the pictures have another size; everything else must fit.
+Positions are resized when the pictures have another size; everything else must fit. A system that learns something else
+than the earlier run did takes its image tower alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diptych import models
 from diptych.core.batch import DataSpec
 from diptych.core.config import Config
 from diptych.core.errors import UserError
@@ -19,6 +21,7 @@ from diptych.core.model import Model
 from diptych.core.saved import WEIGHTS, named_weights, read_record, read_tensors
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.image import ViT
+from diptych.encoders.offers import Sighted
 from diptych.nn.pool import MeanAttentionPool
 from diptych.nn.resize import resize_positions
 from diptych.nn.windows import WindowAttention
@@ -47,7 +50,7 @@ def tokens_of(folder: str, spec: DataSpec) -> tuple[Tokenizer, DataSpec]:
 
 
 def begin_with(model: Model, folder: str, config: Config) -> None:
-    """Give a new model the weights of an earlier run.
+    """Give a new model the weights of an earlier run; of one that learnt something else, those of the image tower.
 
     Args:
         model: just built; changed in place.
@@ -67,8 +70,12 @@ def begin_with(model: Model, folder: str, config: Config) -> None:
         if name in changed:
             raise UserError(f"init={folder} cannot be begun with: {changed[name]}; give --set {name} as it was")
     weights = read_tensors(place / WEIGHTS)
-    weights |= {name: _resized(part, weights[name]) for name, part in _grids(model).items() if name in weights}
     own = named_weights(model)
+    if isinstance(model, Sighted) and models.load(record["system"]).Config.learns != config.learns:
+        weights, own = (_of_tower(found) for found in (weights, own))
+        if not weights:
+            raise UserError(f"init={folder} holds a {record['system']!r}, which has no image tower to begin with")
+    weights |= {name: _resized(part, weights[name]) for name, part in _grids(model).items() if name in weights}
     wrong = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
     wrong += sorted(weights.keys() - own.keys())
     if wrong:
@@ -81,6 +88,11 @@ def begin_with(model: Model, folder: str, config: Config) -> None:
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(weights[name])
+
+
+def _of_tower(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of the image tower alone."""
+    return {name: value for name, value in weights.items() if name.startswith("image_tower.")}
 
 
 def _changed(before: Mapping[str, Any], config: Config) -> dict[str, str]:
