@@ -16,6 +16,7 @@ from diptych.data.images import BadPicture, decode
 from diptych.metrics.shown import show, tables
 from diptych.report.answers import answer_sections
 from diptych.report.captions import caption_sections
+from diptych.report.classes import class_sections
 from diptych.report.curves import curves
 from diptych.report.page import data_uri, render
 from diptych.report.why import why_sections
@@ -29,7 +30,9 @@ TILES = {
     "image_to_text/r@1": "image to text, first hit right (R@1)",
     "text_to_image/r@1": "text to image, first hit right (R@1)",
     "texts": "texts in the gallery",
-    "accuracy": "of answers right",
+    "accuracy": "right",
+    "source/accuracy": "of the source's pictures named right",
+    "target/accuracy": "of the target's pictures named right",
     "accuracy_blind": "of answers right without the picture",
     "accuracy_constant": "right with one answer to all",
     "cider_d": "CIDEr-D of the captions",
@@ -82,6 +85,7 @@ def write_report(
             "sections": [
                 *_sections(data, model, split),
                 *caption_sections(data, model, split),
+                *class_sections(data, model, split),
                 *answer_sections(data, model, split),
                 *why_sections(data, model, split),
             ],
