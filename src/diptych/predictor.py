@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diptych.core.batch import Batch, DataSpec
 from diptych.core.errors import UserError
-from diptych.core.model import Model, PairEncoder, PairScorer
+from diptych.core.model import Classifier, Model, PairEncoder, PairScorer
 from diptych.core.pieces import pieces
 from diptych.core.runtime import pick_device
 from diptych.core.writing import Writing
@@ -26,6 +26,7 @@ from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.explain.explanation import Explanation, explain
 from diptych.metrics.zero_shot import zero_shot_weights
+from diptych.models.adapting import name, ranked
 from diptych.models.answering import answers_to
 from diptych.models.captioning import tell
 from diptych.search.folder import FolderIndex
@@ -106,13 +107,13 @@ class Predictor:
         return cosines
 
     def classify(
-        self, pictures: Sequence[Picture] | Picture, labels: Sequence[str], *, prompts: Sequence[str] = PROMPTS
+        self, pictures: Sequence[Picture] | Picture, labels: Sequence[str] = (), *, prompts: Sequence[str] = PROMPTS
     ) -> list[list[tuple[str, float]]]:
-        """Name each picture with words it was never trained to name.
+        """Name each picture with words it was never trained to name, or with the classes that a classifier learnt.
 
         Args:
             pictures: one or many.
-            labels: the names to choose from.
+            labels: the names to choose from; none for a classifier.
             prompts: sentences with `{}` for the name; their vectors are averaged.
 
         Returns:
@@ -121,13 +122,12 @@ class Predictor:
         Raises:
             UserError: without labels, or for a prompt without `{}`.
         """
+        if isinstance(self.model, Classifier) and not labels:
+            parts = [stack([self._decode(one) for one in part]) for part in pieces(pictures, self.batch_size)]
+            return [found for part in parts for found in name(self.model, self.spec, part.to(self.device))]
         scores = self.embed_image(pictures) @ self.label_vectors(labels, prompts=prompts).T
         chances = torch.from_numpy(scores * float(self._pair_encoder().scale())).softmax(1)
-        order = chances.argsort(dim=1, descending=True, stable=True)
-        return [
-            [(labels[place], float(row[place])) for place in places]
-            for row, places in zip(chances, order.tolist(), strict=True)
-        ]
+        return ranked(chances, labels)
 
     def label_vectors(
         self, labels: Sequence[str], *, prompts: Sequence[str] = PROMPTS

@@ -13,14 +13,16 @@ from diptych.cli.options import Device, Json, write_json
 def classify(
     run: Annotated[Path, typer.Argument(help="The folder that `diptych train --out` wrote.")],
     pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
-    labels: Annotated[str, typer.Option(help="Names to choose from, with commas between.")],
+    labels: Annotated[
+        str, typer.Option(help="Names to choose from, with commas between; none: the classes the run learnt.")
+    ] = "",
     prompt: Annotated[
         list[str] | None, typer.Option(help="A sentence with {} for the name; repeat for several.")
     ] = None,
     device: Device = "auto",
     json: Json = None,
 ) -> None:
-    """Say which of some names fits each picture best, with probabilities.
+    """Say which of some names, or of the classes that a classifier learnt, fits each picture best, with probabilities.
 
     Example: `diptych classify runs/mine dog.jpg cat.jpg --labels "dog,cat,a bird"`
     """

@@ -86,7 +86,7 @@ def train(
 def _tell(out: Path, experiment: Experiment, result: Result, scores: dict[str, float]) -> None:
     """Print the scores, write the page and the card, and say what to do next."""
     from diptych.cli.show import show_scores
-    from diptych.core.model import Answerer, Captioner, PairEncoder
+    from diptych.core.model import Answerer, Captioner, Classifier, PairEncoder
     from diptych.report.card import write_card
     from diptych.report.run import write_report
 
@@ -96,8 +96,9 @@ def _tell(out: Path, experiment: Experiment, result: Result, scores: dict[str, f
     paired = isinstance(experiment.model, PairEncoder)
     writes = isinstance(experiment.model, Captioner)
     answers = isinstance(experiment.model, Answerer)
+    names = isinstance(experiment.model, Classifier)
     left_out = experiment.left_out()
-    write_card(out, scores=scores, left_out=left_out, paired=paired, writes=writes, answers=answers)
+    write_card(out, scores=scores, left_out=left_out, paired=paired, writes=writes, answers=answers, names=names)
     typer.echo(f"{result.steps:,} steps in {result.seconds:,.0f} s. Report: {page}")
     if paired:
         typer.echo(f'Next: diptych index {out} PICTURES --out INDEX, then diptych search INDEX "a text"')
@@ -105,3 +106,5 @@ def _tell(out: Path, experiment: Experiment, result: Result, scores: dict[str, f
         typer.echo(f"Next: diptych caption {out} PICTURE")
     if answers:
         typer.echo(f'Next: diptych ask {out} PICTURE "QUESTION"')
+    if names:
+        typer.echo(f"Next: diptych classify {out} PICTURE")

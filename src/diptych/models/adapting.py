@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -127,3 +127,17 @@ def in_source(batch: Batch) -> Bool[Tensor, " b"]:
     """Say which pictures are of the source domains, 0 in `batch.domain`."""
     domain: Tensor = batch.need("domain")
     return domain == 0
+
+
+@torch.inference_mode()
+def name(model: Classifier, spec: DataSpec, images: UInt8[Tensor, "b c h w"]) -> list[list[tuple[str, float]]]:
+    """Name pictures with the classes that a model has learnt: for each picture all of them, the likeliest first."""
+    return ranked(model.logits(model.features(Batch(image=images))).softmax(1), spec.classes)
+
+
+def ranked(chances: Float[Tensor, "b c"], labels: Sequence[str]) -> list[list[tuple[str, float]]]:
+    """Put names beside the chances of each row, the likeliest first."""
+    order = chances.argsort(dim=1, descending=True, stable=True).tolist()
+    return [
+        [(labels[place], float(row[place])) for place in places] for row, places in zip(chances, order, strict=True)
+    ]

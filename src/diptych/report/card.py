@@ -23,6 +23,7 @@ def write_card(
     paired: bool = True,
     writes: bool = False,
     answers: bool = False,
+    names: bool = False,
 ) -> Path:
     """Write `README.md` into a run folder, in the form that model hubs show.
 
@@ -34,10 +35,12 @@ def write_card(
         paired: whether the system puts pictures and texts in one space, so that they can be compared.
         writes: whether it writes about pictures.
         answers: whether it answers questions about pictures.
+        names: whether it names the classes of pictures.
     """
     record = read_record(out)
     data = record.get("data", {})
     offered = {"image-text-retrieval": paired, "image-to-text": writes, "visual-question-answering": answers}
+    offered["image-classification"] = names
     tags = ", ".join(["vision-language", *(tag for tag, there in offered.items() if there)])
     lines = [
         "---",
@@ -61,6 +64,7 @@ def write_card(
         *(['model.similarity("photo.jpg", ["a text", "another text"])'] if paired else []),
         *(['model.caption("photo.jpg")'] if writes else []),
         *(['model.ask("photo.jpg", "what colour is it?")'] if answers else []),
+        *(['model.classify("photo.jpg")'] if names else []),
         "```",
         "",
         "## How it was made",

@@ -106,7 +106,8 @@ def _flat(features: Float[Tensor, "n d"]) -> Float[Tensor, "n 2"]:
     spread = features.double() - features.double().mean(0)
     axes = torch.linalg.eigh(spread.T @ spread).eigenvectors
     last = axes.shape[1]
-    return (spread @ axes[:, max(0, last - 2) :].flip(1)).float()
+    flat: Tensor = spread @ axes[:, last - 2 :].flip(1)
+    return flat.float()
 
 
 def _wrong(data: ClassData, out: Outputs) -> list[dict[str, Any]]:
