@@ -166,6 +166,7 @@ class Predictor:
         *,
         k: int = 10,
         where: dict[str, Any] | None = None,
+        hybrid: bool = False,
         picture_of: Callable[[Hit], Picture] | None = None,
         candidates: int = 100,
     ) -> list[Hit]:
@@ -176,6 +177,7 @@ class Predictor:
             index: opened, or its folder; made by this very model.
             k: how many.
             where: metadata that a hit must have.
+            hybrid: weigh the words of a text against the stored captions too; a score then tells of both ranks.
             picture_of: where the picture of a hit is. With it, a model that can look at a picture and a text together
                 puts the nearest pictures of a text in its own order, and a hit's score is the model's.
             candidates: how many of the nearest pictures are looked at so.
@@ -186,6 +188,10 @@ class Predictor:
                 f"this index holds vectors of {opened.model}, the run is {self.identity}; index the pictures again"
             )
         vector = self.embed_text(query) if isinstance(query, str) else self.embed_image(query)
+        if hybrid:
+            if not isinstance(query, str):
+                raise UserError("a hybrid search needs words: give a text, or search by the picture alone")
+            return opened.hybrid(vector[0], query, k=k, where=where)
         if picture_of is None or not isinstance(query, str) or not isinstance(self.model, PairScorer):
             return opened.search(vector[0], k=k, where=where)[0]
         hits = opened.search(vector[0], k=max(k, candidates), where=where)[0]

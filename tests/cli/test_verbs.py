@@ -90,6 +90,13 @@ def test_search_by_a_picture_finds_that_picture(cli, run_folder, table, tmp_path
     assert status == 0
     assert best["key"].endswith("007.png")
     assert best["score"] == pytest.approx(1.0, abs=1e-5)
+    caption = best["text"].partition("\n")[0]
+    assert cli("search", place, caption, "--hybrid", "--json", found)[0] == 0
+    both = json.loads(found.read_text())["results"]
+    assert set(caption.split()) & set(both[0]["text"].split())
+    assert all(0 < hit["score"] <= 1 for hit in both)
+    status, _, err = cli("search", place, "--image", picture, "--hybrid")
+    assert (status, "a hybrid search needs words" in err) == (2, True)
 
 
 def test_embed_writes_what_the_predictor_computes(cli, run_folder, table, tmp_path):

@@ -47,6 +47,8 @@ def _check(index: FolderIndex, acknowledged: int) -> None:
         if place % 50 == 0:
             np.testing.assert_array_equal(item.vector, _vectors(number)[place])
     assert set(count.values()) <= {200}
+    for number in count:
+        assert len(index.matching(f"{number}-0", k=1)) == 1  # the words of a text come and go with its vector
     for number in range(acknowledged + 1):
         if number % 3 != 1:
             assert number in count

@@ -302,7 +302,7 @@ def _cut_vectors(folder: Path) -> None:
     ("harm", "line"),
     [
         (_break_header, "is damaged: index.json cannot be read; restore"),
-        (_newer_header, "has format 99, this diptych reads up to 1: upgrade"),
+        (_newer_header, "has format 99, this diptych reads up to 2: upgrade"),
         (_lose_table, "is damaged: rows.sqlite is missing"),
         (_break_table, "is damaged: rows.sqlite cannot be read"),
         (_empty_table, "is damaged: rows.sqlite cannot be read"),

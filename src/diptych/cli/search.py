@@ -18,6 +18,9 @@ def search(
     where: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Only pictures whose column has this value.")
     ] = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Look for the words in the stored captions too, and weigh both rankings.")
+    ] = False,
     run: Annotated[Path | None, typer.Option(help="The run, when it was moved since.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="PATH", help="Write a page with the pictures found.")] = None,
     device: Device = "auto",
@@ -38,7 +41,7 @@ def search(
         raise UserError('search takes a text or --image PATH, one of them: diptych search INDEX "a red circle"')
     with FolderIndex.open(index, read_only=True) as store:
         predictor = load(run_of(index, run), device=device)
-        hits = predictor.search(query, store, k=k, where=parse_where(where or []))
+        hits = predictor.search(query, store, k=k, where=parse_where(where or []), hybrid=hybrid)
     show_hits(hits)
     results = [{"key": hit.key, "score": hit.score, "text": hit.text, "metadata": hit.metadata} for hit in hits]
     write_json(json, {"query": str(query), "results": results})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,14 @@ from jaxtyping import Int64
 
 from diptych.core.errors import unknown
 from diptych.search.where import condition, path
+from diptych.search.words import TABLE, spaced
 
-_TABLES = """
+_TABLES = f"""
+{TABLE};
 CREATE TABLE rows (slot INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, metadata TEXT NOT NULL, text TEXT);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-INSERT INTO facts VALUES ('generation', 0), ('slots', 0), ('removals', 0), ('changes', 0), ('graph', NULL);
+INSERT INTO facts VALUES ('generation', 0), ('slots', 0), ('removals', 0), ('changes', 0), ('graph', NULL),
+    ('codes', NULL);
 """
 
 Row = tuple[int, str, str, str | None]
@@ -35,7 +38,7 @@ class Facts:
     """What a reader must know to read: which vector file, how many rows of it, and whether anything changed.
 
     `slots` rows of the file of this `generation` were given out; `removals` counts rows that lost their item;
-    `changes` counts commits; `graph` tells of the approximate index as JSON.
+    `changes` counts commits; `graph` tells of the approximate index and `codes` of the vectors in 8 bits, as JSON.
     """
 
     generation: int
@@ -43,6 +46,7 @@ class Facts:
     removals: int
     changes: int
     graph: str | None
+    codes: str | None = None
 
 
 class Catalog:
@@ -102,13 +106,17 @@ class Catalog:
     def insert(self, rows: Sequence[Row]) -> None:
         """Give slots to new keys."""
         self._sql.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", rows)
+        self._add_words((slot, text) for slot, _, _, text in rows)
 
     def remove(self, keys: Sequence[str]) -> int:
         """Take the keys out that are there; return how many were."""
-        gone = self._sql.execute("DELETE FROM rows WHERE key IN (SELECT value FROM json_each(?))", [json.dumps(keys)])
-        if gone.rowcount:
-            self._sql.execute("UPDATE facts SET value = value + ? WHERE name = 'removals'", [gone.rowcount])
-        return gone.rowcount
+        asked = "SELECT slot FROM rows WHERE key IN (SELECT value FROM json_each(?))"
+        slots = self._sql.execute(asked, [json.dumps(keys)]).fetchall()
+        self._sql.executemany("DELETE FROM words WHERE rowid = ?", slots)
+        self._sql.executemany("DELETE FROM rows WHERE slot = ?", slots)
+        if slots:
+            self._sql.execute("UPDATE facts SET value = value + ? WHERE name = 'removals'", [len(slots)])
+        return len(slots)
 
     def known(self, keys: Sequence[str]) -> list[str]:
         """Return those of the keys that are there."""
@@ -124,6 +132,26 @@ class Catalog:
         """Return the rows of some keys, in any order."""
         asked = "SELECT slot, key, metadata, text FROM rows WHERE key IN (SELECT value FROM json_each(?))"
         return self._sql.execute(asked, [json.dumps(keys)]).fetchall()
+
+    def has_words(self) -> bool:
+        """Say whether texts can be looked through by their words; indexes of format 1 cannot."""
+        return self._sql.execute("SELECT 1 FROM sqlite_master WHERE name = 'words'").fetchone() is not None
+
+    def index_words(self) -> None:
+        """Make the table of words anew from the texts, and what else format 1 had not; inside `writing`."""
+        self._sql.execute("INSERT OR IGNORE INTO facts VALUES ('codes', NULL)")
+        self._sql.execute(TABLE)
+        self._sql.execute("DELETE FROM words")
+        self._add_words(self._sql.execute("SELECT slot, text FROM rows").fetchall())
+
+    def matching(self, query: str, where: dict[str, Any], *, k: int) -> list[tuple[int, float]]:
+        """Return the slots of the texts that match best and their BM25 scores, best first."""
+        test, values = condition(where)
+        asked = (
+            "SELECT slot, -bm25(words) FROM words JOIN rows ON slot = words.rowid "
+            f"WHERE words MATCH ? AND {test} ORDER BY bm25(words), slot LIMIT ?"
+        )
+        return self._sql.execute(asked, [query, *values, k]).fetchall()
 
     def keys(self, where: dict[str, Any]) -> list[str]:
         """Return the keys of the rows that meet a filter, in the order of their slots."""
@@ -148,11 +176,16 @@ class Catalog:
         pairs = enumerate(slot for (slot,) in self._sql.execute("SELECT slot FROM rows ORDER BY slot").fetchall())
         moves = [(new, old) for new, old in pairs if new != old]
         self._sql.executemany("UPDATE rows SET slot = ? WHERE slot = ?", moves)
+        self.index_words()
 
     def shrink(self) -> None:
         """Give the space of removed rows back to the system."""
         self._sql.execute("VACUUM")
         self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _add_words(self, texts: Iterable[tuple[int, str | None]]) -> None:
+        some = ((slot, spaced(text)) for slot, text in texts if text is not None)
+        self._sql.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", some)
 
     def _refuse_unknown(self, where: dict[str, Any]) -> None:
         for field, wanted in where.items():

@@ -24,6 +24,7 @@ from diptych.search.rows import rows_of
 from diptych.search.store import Store
 from diptych.search.unit import Vectors, unit
 from diptych.search.vectors import VectorFile
+from diptych.search.words import query_of
 
 _NO_FAISS = "faiss is not installed (pip install 'diptych[search]' for approximate search)"
 _PART = 8192  # vectors written at a time
@@ -146,8 +147,7 @@ class FolderIndex(Index):
         self, vectors: Vectors, *, k: int = 10, where: Where | None = None, exact: bool = False
     ) -> list[list[Hit]]:
         """Find the nearest items of each query; see `Index.search`."""
-        if k < 1:
-            raise UserError(f"cannot look for the {k} nearest: give 1 or more")
+        _at_least_one(k)
         query = unit(vectors, dim=self.dim)
         with self._store.reading() as view:
             allowed = view.allowed(self._store.catalog, dict(where or {}))
@@ -157,6 +157,20 @@ class FolderIndex(Index):
             [_hit(found[slot], score) for slot, score in zip(one, its_scores, strict=True)]
             for one, its_scores in zip(slots.tolist(), scores.tolist(), strict=True)
         ]
+
+    def matching(self, text: str, *, k: int = 10, where: Where | None = None) -> list[Hit]:
+        """Find the items whose text holds words of another text, by BM25; see `Index.matching`."""
+        _at_least_one(k)
+        query = query_of(text)
+        with self._store.reading():
+            if not self._store.catalog.has_words():
+                raise UserError(
+                    f"the index {self._store.folder} was made before search by words: open it once for writing, "
+                    "for example with `diptych index`"
+                )
+            scores = self._store.catalog.matching(query, dict(where or {}), k=k)
+            found = {row[0]: row for row in self._store.catalog.by_slot([slot for slot, _ in scores])}
+        return [_hit(found[slot], score) for slot, score in scores]
 
     def get(self, keys: Sequence[str]) -> list[Item]:
         """Return the items of these keys, in their order; see `Index.get`."""
@@ -251,6 +265,11 @@ class FolderIndex(Index):
             self._store.catalog.insert([(facts.slots + place, *row) for place, row in enumerate(rows)])
             self._store.catalog.set_facts({"slots": facts.slots + len(keys)})
             file.sync()  # before the commit, so that no row ever names a vector that is not there
+
+
+def _at_least_one(k: int) -> None:
+    if k < 1:
+        raise UserError(f"cannot look for the {k} nearest: give 1 or more")
 
 
 def _hit(row: Row, score: float) -> Hit:

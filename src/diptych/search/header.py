@@ -11,7 +11,9 @@ from diptych.core.errors import UserError
 from diptych.search.faults import damaged
 from diptych.search.vectors import sync_folder
 
-FORMAT = 1
+FORMAT = 2
+"""1 had no table of words; it is made when such an index is opened for writing."""
+
 _NAME = "index.json"
 
 

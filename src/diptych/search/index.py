@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 from jaxtyping import Float32
 from numpy import ndarray
 
+from diptych.core.errors import UserError
 from diptych.search.unit import Vectors
+
+_RANK = 60  # Cormack's constant: how far the first ranks stand out
 
 Metadata = Mapping[str, Any]
 """Any JSON values by name."""
@@ -26,7 +29,7 @@ numbers or of texts; `{"licence": None}` missing or null.
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result of a search; `score` is the cosine similarity, 1 for the same direction."""
+    """One result of a search; `score` is the cosine similarity, 1 for the same direction, if nothing else is said."""
 
     key: str
     score: float
@@ -56,6 +59,36 @@ class Plan:
     def __str__(self) -> str:
         """Say it in one line."""
         return f"{self.kind} search over {self.vectors:,} vectors: {self.note}"
+
+
+def fuse(by_vector: Sequence[Hit], by_words: Sequence[Hit], *, k: int, weight: float) -> list[Hit]:
+    """Put two rankings into one by the reciprocals of their ranks.
+
+    Args:
+        by_vector: best first.
+        by_words: best first.
+        k: how many to return.
+        weight: of the words, in [0, 1]; the vectors have the rest.
+
+    Returns:
+        The best hits. A score is 1 for what is first in both rankings, and what is missing from one gets nothing
+        from it; equal scores keep the order of the vectors.
+
+    Raises:
+        UserError: for another weight.
+
+    Reference:
+        Cormack, Clarke and Buettcher 2009, Reciprocal Rank Fusion (SIGIR).
+    """
+    if not 0 <= weight <= 1:
+        raise UserError(f"the words cannot weigh {weight}: give a number from 0 (vectors alone) to 1 (words alone)")
+    hits = {hit.key: hit for hit in (*by_vector, *by_words)}
+    scores = dict.fromkeys(hits, 0.0)
+    for ranking, share in ((by_vector, 1 - weight), (by_words, weight)):
+        for place, hit in enumerate(ranking, start=1):
+            scores[hit.key] += share * (_RANK + 1) / (_RANK + place)
+    best = sorted((key for key in scores if scores[key] > 0), key=lambda key: -scores[key])[:k]
+    return [replace(hits[key], score=scores[key]) for key in best]
 
 
 class Index(ABC):
@@ -132,6 +165,52 @@ class Index(ABC):
         Raises:
             UserError: for a wrong dimension, a query that is not finite or is all zeros, k below 1, a bad filter.
         """
+
+    @abstractmethod
+    def matching(self, text: str, *, k: int = 10, where: Where | None = None) -> list[Hit]:
+        """Find the items whose text holds words of another text, whatever their vectors.
+
+        Args:
+            text: its words, in any order; one of them is enough, more of them and rarer ones count more.
+            k: how many to find.
+            where: only items that meet this filter.
+
+        Returns:
+            Hits, best first; the score is the store's measure of words (BM25 in a folder), above 0, without a unit.
+
+        Raises:
+            UserError: for a text without words, k below 1, a bad filter, a store that cannot.
+        """
+
+    def hybrid(
+        self,
+        vector: Vectors,
+        text: str,
+        *,
+        k: int = 10,
+        where: Where | None = None,
+        weight: float = 0.5,
+        depth: int = 100,
+    ) -> list[Hit]:
+        """Find items by a vector and by the words of a text at once.
+
+        Args:
+            vector: the query, usually what the model makes of the text.
+            text: its words are looked for in the texts of the items.
+            k: how many to find.
+            where: only items that meet this filter.
+            weight: of the words, in [0, 1].
+            depth: how many of each ranking are weighed against each other.
+
+        Returns:
+            Hits, best first; the score tells of both ranks and is 1 for the first of both (see `fuse`).
+
+        Raises:
+            UserError: as for `search` and `matching`.
+        """
+        depth = max(k, depth)
+        near = self.search(vector, k=depth, where=where)[0]
+        return fuse(near, self.matching(text, k=depth, where=where), k=k, weight=weight)
 
     @abstractmethod
     def get(self, keys: Sequence[str]) -> list[Item]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from diptych.search.catalog import Catalog
 from diptych.search.exact import exact as exact_search
 from diptych.search.faults import damaged, told
 from diptych.search.graph import Graph, GraphFacts, installed, nearest
-from diptych.search.header import Header
+from diptych.search.header import FORMAT, Header
 from diptych.search.lock import WriterLock
 from diptych.search.vectors import VectorFile
 from diptych.search.view import View
@@ -41,6 +42,15 @@ class Store:
             with told(self.folder, "opening"):
                 VectorFile(self.folder, view.facts.generation, self.header.dim).cut(view.facts.slots)
                 upkeep.sweep(self.folder, view.facts)
+            if not self.catalog.has_words():
+                self._renew()
+
+    def _renew(self) -> None:
+        """Bring an index of format 1 to today's; the header first, so that no older diptych leaves words behind."""
+        self.header = replace(self.header, format=FORMAT)
+        self.header.write(self.folder)
+        with self.writing("renewing"):
+            self.catalog.index_words()
 
     def close(self) -> None:
         """Let go of the files."""
