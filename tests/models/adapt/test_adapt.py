@@ -67,7 +67,7 @@ def test_dann_reverses_the_judges_gradient_by_the_strength_of_the_step():
     given = batch()
 
     def gradients(strength):
-        model = built(dann, reversal=strength, ramp_steps=1)
+        model = built(dann, reversal=strength, ramp_steps=1, judge_dropout=0.0)
         model.steps += 1
         features = model.features(given).detach().requires_grad_()
         model.couple((features,), given).total.backward()
@@ -117,7 +117,7 @@ def test_labels_of_the_target_are_not_looked_at_where_they_are_unknown():
     given = batch()
     assert given.need("label")[4:].tolist() == [-1] * 4
     for system in (fine_tune, mmd, dann):
-        model = built(system)
+        model = built(system).eval()
         told = replace(given, label=torch.where(given.need("domain") == 0, given.need("label"), -7))
         assert model.loss(told).total.item() == model.loss(given).total.item()
 
