@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,7 +69,9 @@ class Questions(View):
     """
 
     def __init__(self, source: Source, asking: Asking) -> None:
-        super().__init__(source, how=f"as questions {asking}")
+        named = [name for name in (asking.question, asking.answer, asking.kind) if name]
+        how = ["as questions", *(["with all answers together"] if asking.together else []), *named]
+        super().__init__(source, how=", ".join(how))
         self.asking = asking
         self._asked = lru_cache(_KEPT)(self._read)
         if not any(self._asked(place) for place in range(len(source))):
@@ -107,7 +110,7 @@ def read_asked(fields: Mapping[str, Any], asking: Asking) -> list[Asked]:
 
 def kind_of(question: str, answer: str) -> str:
     """Guess the kind of an English question: count, colour, yes or no, place, or other."""
-    words = question.lower().split()
+    words = re.findall(r"\w+", question.lower())
     if words[:2] == ["how", "many"]:
         return "count"
     if "colour" in words or "color" in words or "colors" in words:
