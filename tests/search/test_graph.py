@@ -34,7 +34,7 @@ def _recall(index: FolderIndex, query: np.ndarray, **kwargs) -> float:
 def test_below_the_size_search_stays_exact(index):
     plan = index.optimize()
     assert (plan.kind, plan.vectors, plan.recall) == ("exact", 4000, None)
-    assert str(plan) == "exact search over 4,000 vectors: approximate from 200,000 on"
+    assert str(plan) == "exact search over 4,000 vectors: every vector is compared"
 
 
 def test_from_the_size_on_search_is_approximate_with_its_recall_measured_and_kept(index, tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 from diptych.core.errors import UserError
 from diptych.search import upkeep
 from diptych.search.catalog import Catalog, Row
+from diptych.search.codes import TILE, CodesFacts
 from diptych.search.faults import damaged, told
 from diptych.search.graph import GraphFacts, installed
 from diptych.search.header import FORMAT, Header
@@ -200,15 +201,23 @@ class FolderIndex(Index):
         self._store.vacuum()
 
     def optimize(
-        self, *, approximate_from: int = 200_000, recall: float = 0.95, sample: int = 200, k: int = 10
+        self,
+        *,
+        coded_from: int = 20_000,
+        approximate_from: int = 1_000_000,
+        recall: float = 0.99,
+        sample: int = 200,
+        k: int = 10,
     ) -> Plan:
-        """Build or lengthen the graph for approximate search, when the index is large enough for one.
+        """Prepare for fast search: codes in 8 bits from some size on, and a graph where even they take too long.
 
-        Takes about a minute and a half per 100,000 vectors and core. Items added later are looked through exactly
-        until it is called again. The recall is measured with vectors of the index as queries; queries of another
-        kind, such as sentences over pictures, may find a little less.
+        By the codes search stays exact, and takes a quarter of the reading; they are made in seconds. The graph takes
+        a minute and a half per 100,000 vectors and core, and finds nearly all of the nearest. Items added later are
+        looked through in full until this is called again. The recall is measured with vectors of the index as
+        queries; queries of another kind, such as sentences over pictures, may find a little less.
 
         Args:
+            coded_from: number of items from which on there are codes.
             approximate_from: number of items from which on search is approximate.
             recall: share of the true k nearest that must be found, or search stays exact.
             sample: how many queries to measure it with.
@@ -217,28 +226,35 @@ class FolderIndex(Index):
         self._store.need_lock()
         with self._store.reading() as view:
             count = int(np.count_nonzero(view.alive))
-        if count < approximate_from or not installed():
-            self._store.set_graph(view, None)
-            why = f"approximate from {approximate_from:,} on" if count < approximate_from else _NO_FAISS
-            return Plan("exact", count, None, why)
+        codes = graph = None
         with told(self._store.folder, "optimizing"):
-            graph = upkeep.build_graph(view, self._store.folder, sample=sample, k=k, target=recall)
-        self._store.set_graph(view, graph if graph.recall >= recall else None)
-        if graph.recall < recall:
+            if count >= max(coded_from, TILE):
+                codes = upkeep.build_codes(view, self._store.folder)
+            if count >= approximate_from and installed():
+                graph = upkeep.build_graph(view, self._store.folder, sample=sample, k=k, target=recall)
+        reached = graph if graph is not None and graph.recall >= recall else None
+        self._store.set_aids(view, codes=codes, graph=reached)
+        if graph is not None and reached is None:
             return Plan("exact", count, graph.recall, f"approximate search would find only {graph.recall:.1%}")
+        if graph is None and count >= approximate_from:
+            return Plan("exact", count, None, _NO_FAISS)
         return self.plan()
 
     def plan(self) -> Plan:
         """Say how it searches now."""
         with self._store.reading() as view:
-            count = int(np.count_nonzero(view.alive))
-            if view.facts.graph is None:
-                return Plan("exact", count, None, "every vector is compared")
-            if not installed():
-                return Plan("exact", count, None, _NO_FAISS)
+            count, slots = int(np.count_nonzero(view.alive)), view.facts.slots
+        if view.facts.graph is not None and installed():
             graph = GraphFacts.parse(view.facts.graph)
-            late = f"; {view.facts.slots - graph.slots:,} later ones exactly" if view.facts.slots > graph.slots else ""
-            return Plan("approximate", count, graph.recall, f"finds {graph.recall:.1%} of the nearest{late}")
+            note = f"finds {graph.recall:.1%} of the nearest{_late(slots - graph.slots, how='exactly')}"
+            return Plan("approximate", count, graph.recall, note)
+        if view.facts.graph is not None:
+            return Plan("exact", count, None, _NO_FAISS)
+        if view.facts.codes is None:
+            return Plan("exact", count, None, "every vector is compared")
+        late = slots - CodesFacts.parse(view.facts.codes).slots
+        note = "all in 8 bits, the best in full precision"
+        return Plan("exact", count, None, note + _late(late if late >= TILE else 0, how="in full precision"))
 
     def close(self) -> None:
         """Let go of the folder; a writer lets another in."""
@@ -265,6 +281,10 @@ class FolderIndex(Index):
             self._store.catalog.insert([(facts.slots + place, *row) for place, row in enumerate(rows)])
             self._store.catalog.set_facts({"slots": facts.slots + len(keys)})
             file.sync()  # before the commit, so that no row ever names a vector that is not there
+
+
+def _late(slots: int, *, how: str) -> str:
+    return f"; {slots:,} later ones {how}" if slots > 0 else ""
 
 
 def _at_least_one(k: int) -> None:

@@ -1,14 +1,16 @@
-"""Care of an index on disk: compaction, the graph for approximate search, and files that nothing names any more."""
+"""Care of an index on disk: compaction, codes and graph for fast search, and files that nothing names any more."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from diptych.search.catalog import Catalog, Facts
+from diptych.search.codes import TILE, Codes, CodesFacts
 from diptych.search.graph import Graph, GraphFacts, measure
 from diptych.search.vectors import VectorFile, sync_folder
 from diptych.search.view import View
@@ -26,7 +28,7 @@ def compact(catalog: Catalog, folder: Path, dim: int) -> None:
         new.write(start, old[slots[start : start + _PART]])
     new.sync()
     catalog.renumber()
-    catalog.set_facts({"generation": facts.generation + 1, "slots": len(slots), "graph": None})
+    catalog.set_facts({"generation": facts.generation + 1, "slots": len(slots), "graph": None, "codes": None})
 
 
 def build_graph(view: View, folder: Path, *, sample: int, k: int, target: float) -> GraphFacts:
@@ -39,9 +41,28 @@ def build_graph(view: View, folder: Path, *, sample: int, k: int, target: float)
     k = min(k, max(1, int(np.count_nonzero(view.alive)) - 1))
     breadth, recall = measure(graph, view.vectors, view.alive, sample=sample, k=k, target=target)
     name = f"graph-{facts.generation}-{facts.slots}.faiss"
+    _put(folder, name, graph.save)
+    return GraphFacts(file=name, slots=facts.slots, breadth=breadth, recall=recall)
+
+
+def build_codes(view: View, folder: Path) -> CodesFacts:
+    """Make or lengthen the codes of the vectors of a view and save them."""
+    facts, codes = view.facts, Codes.empty(view.vectors.shape[1])
+    if facts.codes is not None:
+        with suppress(FileNotFoundError):
+            codes = Codes.load(folder / CodesFacts.parse(facts.codes).file)
+    slots = facts.slots // TILE * TILE
+    name = f"codes-{facts.generation}-{slots}.safetensors"
+    if len(codes) < slots or not (folder / name).is_file():
+        _put(folder, name, codes.extended(view.vectors).save)
+    return CodesFacts(file=name, slots=slots)
+
+
+def _put(folder: Path, name: str, save: Callable[[Path], None]) -> None:
+    """Write a file whole and safe on disk, or not at all."""
     half = folder / f"{name}.part"
     try:
-        graph.save(half)
+        save(half)
         with half.open("r+b") as file:
             os.fsync(file.fileno())
         half.replace(folder / name)
@@ -49,7 +70,6 @@ def build_graph(view: View, folder: Path, *, sample: int, k: int, target: float)
         half.unlink(missing_ok=True)
         raise
     sync_folder(folder)
-    return GraphFacts(file=name, slots=facts.slots, breadth=breadth, recall=recall)
 
 
 def sweep(folder: Path, facts: Facts) -> None:
@@ -57,7 +77,9 @@ def sweep(folder: Path, facts: Facts) -> None:
     keep = {f"vectors-{facts.generation}.f32"}
     if facts.graph is not None:
         keep.add(GraphFacts.parse(facts.graph).file)
-    for pattern in ("vectors-*.f32", "graph-*.faiss", "graph-*.part"):
+    if facts.codes is not None:
+        keep.add(CodesFacts.parse(facts.codes).file)
+    for pattern in ("vectors-*.f32", "graph-*", "codes-*"):
         for file in folder.glob(pattern):
             if file.name not in keep:
                 with suppress(OSError):
