@@ -45,7 +45,8 @@ METHODS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 SMALL = {"image_encoder": "resnet", "image_size": "32", "image_width": "16", "image_blocks": "1,1"}
-"""The network of the studies that begin from nothing."""
+SMALL |= {"steps": "600", "lr": "2e-3", "evaluate_every": "1"}
+"""The studies that begin from nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Study:
     source: Source
     pairs: Sequence[tuple[str, str]]
     settings: Mapping[str, str]
+    ramp_steps: int
     recipe: str = ""
 
 
@@ -64,14 +66,12 @@ def studies(options: argparse.Namespace) -> Iterator[Study]:
     if options.pacs is not None:
         source = open_data(options.pacs)
         pairs = list(permutations(Domains.read(source).names, 2))
-        yield Study("pacs", source, pairs, {"image_encoder": options.image_encoder}, "adapt-frozen")
+        yield Study("pacs", source, pairs, {"image_encoder": options.image_encoder}, 200, "adapt-frozen")
     if options.mnist is not None:
-        settings = {**SMALL, "epochs": "10", "lr": "2e-3", "evaluate_every": "1"}
-        yield Study("mnist", Digits(*options.mnist), [(PLAIN, CHANGED)], settings)
+        yield Study("mnist", Digits(*options.mnist), [(PLAIN, CHANGED)], SMALL, 600)
     if options.scenes is not None:
         source = open_data(f"scenes:8000?objects=1&captions=1&distinct=no&size=32&styles={','.join(options.scenes)}")
-        settings = {**SMALL, "epochs": "10", "lr": "2e-3", "evaluate_every": "1"}
-        yield Study("scenes", source, list(permutations(options.scenes, 2)), settings)
+        yield Study("scenes", source, [tuple(options.scenes)], SMALL, 600)
 
 
 def jobs(study: Study, out: Path, seeds: int) -> Iterator[tuple[str, Job]]:
@@ -81,7 +81,8 @@ def jobs(study: Study, out: Path, seeds: int) -> Iterator[tuple[str, Job]]:
         for method, (system, own) in METHODS.items():
             for seed in range(seeds):
                 given = {"sources": source, "targets": target, "workers": "0", "seed": str(seed), "save_minutes": "0"}
-                plan = make_plan(system, recipe=recipe, settings={**study.settings, **given, **own})
+                ramp = {} if system == "fine_tune" else {"ramp_steps": str(study.ramp_steps)}
+                plan = make_plan(system, recipe=recipe, settings={**study.settings, **given, **ramp, **own})
                 folder = out / study.name / f"{source}-to-{target}" / method.replace(" ", "-") / f"seed-{seed}"
                 yield method, Job(f"{source} to {target}", plan, folder, named=study.name)
 
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--pacs", help="a table with pictures, labels, domains and splits")
     parser.add_argument("--image-encoder", default="microsoft/resnet-50", help="frozen, for PACS")
     parser.add_argument("--mnist", nargs=2, type=Path, metavar=("IMAGES", "LABELS"), help="two IDX files")
-    parser.add_argument("--scenes", nargs="+", metavar="STYLE", help="styles of the built-in scenes, in pairs")
+    parser.add_argument("--scenes", nargs=2, metavar=("SOURCE", "TARGET"), help="two styles of the built-in scenes")
     parser.add_argument("--out", type=Path, default=Path("adaptation"), help="folder for all runs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", action="store_true", help="keep the weights of all runs")

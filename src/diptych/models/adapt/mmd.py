@@ -32,7 +32,7 @@ class Config(RampConfig):
 
     kernels: Literal["several", "one"] = Field(default="several", description="of which widths, around the mean")
     match: Literal["features", "both"] = Field(default="both", description="features, or class probabilities too")
-    weight: float = Field(default=1.0, ge=0, description="of the discrepancy in the end")
+    weight: float = Field(default=4.0, ge=0, description="of the discrepancy in the end")
 
 
 class MMD(RampedClassifier, Adapting):
