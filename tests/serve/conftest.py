@@ -71,27 +71,33 @@ class Running:
     process: subprocess.Popen[str]
     address: str
     said: str
+    log: Path
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.address + path, timeout=30)
 
 
-@pytest.fixture
-def start(run_folder: Path, index_folder: Path) -> Iterator[Callable[..., Running]]:
+Start = Callable[..., Running]
+
+
+@pytest.fixture(scope="session")
+def begin(run_folder: Path, index_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Start `diptych serve` on a free port; what still runs at the end is killed."""
     begun: list[subprocess.Popen[str]] = []
 
     def run(*words: object) -> Running:
         command = [sys.executable, "-m", "diptych", "serve", run_folder, "--index", index_folder, "--port", 0, *words]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        process = subprocess.Popen(
-            [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
-        )
+        log = tmp_path_factory.mktemp("log") / "server.log"
+        with log.open("w") as errors:  # a pipe that nobody reads would fill
+            process = subprocess.Popen(
+                list(map(str, command)), stdout=subprocess.PIPE, stderr=errors, text=True, env=env
+            )
         begun.append(process)
         said = ""
         while "Open http" not in said:
             line = process.stdout.readline()
-            assert line, process.stderr.read()
+            assert line, log.read_text()
             said += line
         address = re.search(r"http://[\d.]+:\d+", said)[0]
         for _ in range(100):
@@ -100,9 +106,15 @@ def start(run_folder: Path, index_folder: Path) -> Iterator[Callable[..., Runnin
                 break
             except httpx.TransportError:
                 time.sleep(0.1)
-        return Running(process, address, said)
+        return Running(process, address, said, log)
 
     yield run
     for process in begun:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def server(begin: Start) -> Running:
+    """Return a server that tests share and leave running."""
+    return begin()

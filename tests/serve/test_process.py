@@ -12,16 +12,17 @@ import pytest
 from tests.serve.conftest import picture
 
 
-def test_it_serves_logs_and_ends_well_on_sigterm(start):
-    server = start("--max-mb", "1")
+def test_it_serves_logs_and_ends_well_on_sigterm(begin):
+    server = begin("--max-mb", "1")
     assert "60 pictures" in server.said
     assert httpx.post(server.address + "/api/search/text", json={"text": "a star"}).status_code == 200
     late = httpx.post(server.address + "/api/tags", files={"picture": b"x" * 1_500_000}, data={"labels": ["a"]})
     assert (late.status_code, "1 MB" in late.json()["error"]) == (413, True)
     assert httpx.get(server.address + "/api/about", headers={"Host": "evil.example"}).status_code == 421
     server.process.send_signal(signal.SIGTERM)
-    _, err = server.process.communicate(timeout=20)
-    assert server.process.returncode == 0, err
+    status = server.process.wait(timeout=20)
+    err = server.log.read_text(encoding="utf-8")
+    assert status == 0, err
     lines = [json.loads(line) for line in err.splitlines()]
     asked = next(line for line in lines if line.get("path") == "/api/search/text")
     assert (asked["event"], asked["status"], asked["method"]) == ("request", 200, "POST")
@@ -31,8 +32,8 @@ def test_it_serves_logs_and_ends_well_on_sigterm(start):
 
 
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_what_it_has_begun_it_finishes(start, told):
-    server = start()
+def test_what_it_has_begun_it_finishes(begin, told):
+    server = begin()
     found = []
 
     def ask(number):

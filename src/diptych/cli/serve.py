@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -67,7 +68,7 @@ def serve(
     address = f"http://{f'[{host}]' if ':' in host else host}:{opened.getsockname()[1]}/"
     if collection is not None:
         typer.echo(f"{len(collection):,} pictures of {index}")
-    typer.echo(f"Open {address}{'#token=' + token if token else ''}    the API: {address}docs    stop: Ctrl-C")
+    typer.echo(f"Open {address}{'#token=' + quote(token) if token else ''}    the API: {address}docs    stop: Ctrl-C")
     if settings.hosts == ("*",) and not token:
         typer.echo("Anyone who reaches this machine can search its pictures: --token asks for a word", err=True)
     log_lines()

@@ -50,7 +50,7 @@ def make_app(predictor: Predictor, collection: Collection | None, settings: Serv
     app = FastAPI(
         title="diptych",
         version=diptych.__version__,
-        summary=f"Search, tags and explanations of a {predictor.system} run.",
+        summary=f"What a {predictor.system} run offers: {', '.join(engine.offers)}.",
         docs_url=None,  # FastAPI's own pages load from another host
         redoc_url=None,
         lifespan=lifespan,

@@ -52,7 +52,7 @@ class Collection:
         self._small_bytes = 0
         self._lock = Lock()
         keys = index.keys()
-        self.sample = keys[:: max(1, len(keys) // _SAMPLE)][:_SAMPLE]
+        self.sample = [keys[place] for place in range(0, len(keys), max(1, -(-len(keys) // _SAMPLE)))]
 
     @classmethod
     def open(cls, folder: Path, predictor: Predictor, *, data: str = "") -> Collection:

@@ -1,12 +1,13 @@
-"""Engine: one run, and an index if there is one, shared by all requests; the model works in a single thread."""
+"""Engine: one run, and an index if there is one, shared by all requests; the model works in one thread."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +15,12 @@ from jaxtyping import Float32, UInt8
 
 from diptych.core.batch import Batch
 from diptych.core.errors import UserError
-from diptych.core.model import Captioner, PairEncoder
+from diptych.core.model import Answerer, Captioner, Model, PairEncoder
 from diptych.core.writing import Writing
 from diptych.data.formats import Picture
 from diptych.data.images import stack
 from diptych.data.prompts import PROMPTS
-from diptych.explain.explanation import Explanation
+from diptych.explain.explanation import Explanation, explain
 from diptych.metrics.zero_shot import zero_shot_weights
 from diptych.models.captioning import tell
 from diptych.predictor import Predictor
@@ -35,6 +36,8 @@ T = TypeVar("T")
 Vector = Float32[np.ndarray, " d"]
 Pixels = UInt8[torch.Tensor, "3 s s"]
 Told = list[tuple[str, float]]
+
+MOST_ANSWERS = 10
 
 _HELPERS = 4  # threads that decode pictures and read the disk while the model works
 
@@ -58,6 +61,8 @@ class Engine:
         self.predictor, self.collection, self.settings = predictor, collection, settings
         self.offers = _offers(predictor, collection)
         self._model = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._reasons = ThreadPoolExecutor(1, thread_name_prefix="reasons")
+        self._watched = _twin(predictor.model)
         self._helpers = ThreadPoolExecutor(_HELPERS, thread_name_prefix="helper")
         self._index = ThreadPoolExecutor(1, thread_name_prefix="index")
         most, wait = settings.max_batch, settings.max_wait
@@ -71,23 +76,29 @@ class Engine:
         self.stories: Batcher[tuple[Pixels, int], Told] = Batcher(
             self._tell, self._model, most=most, wait=wait, counted=counted("captions")
         )
+        self.answers: Batcher[tuple[Pixels, str], Told] = Batcher(
+            self._answer, self._model, most=most, wait=wait, counted=counted("answers")
+        )
         self.hits: Batcher[Question, list[Hit]] = Batcher(
             self._search, self._index, most=most, wait=0, counted=counted("searches")
         )
 
     def start(self) -> None:
         """Begin to serve, in the running event loop."""
-        for batcher in (self.texts, self.pixels, self.stories, self.hits):
+        for batcher in self._batchers():
             batcher.start()
 
     async def stop(self) -> None:
         """Stop the threads and let go of the index."""
-        for batcher in (self.texts, self.pixels, self.stories, self.hits):
+        for batcher in self._batchers():
             await batcher.stop()
-        for pool in (self._model, self._helpers, self._index):
+        for pool in (self._model, self._reasons, self._helpers, self._index):
             pool.shutdown(wait=True, cancel_futures=True)
         if self.collection is not None:
             self.collection.close()
+
+    def _batchers(self) -> tuple[Batcher[Any, Any], ...]:
+        return self.texts, self.pixels, self.stories, self.answers, self.hits
 
     async def check(self) -> None:
         """Return when the model's thread answers and the index can be read."""
@@ -122,19 +133,25 @@ class Engine:
         chances = (cosines * float(self._pairs().scale())).softmax(0).tolist()
         return sorted(zip(labels, chances, strict=True), key=lambda pair: -pair[1])
 
-    async def explain(self, picture: Picture, text: str, *, method: str) -> Explanation:
-        """Say why a picture met a text."""
-        self._pairs()
-        pixels = await self._square(picture)
-        whole = pixels.permute(1, 2, 0).contiguous().numpy()
-        work = partial(self.predictor.explain, whole, text, method=method)
-        return await asyncio.get_running_loop().run_in_executor(self._model, work)
+    async def explain(self, picture: Picture, text: str, *, method: str, steady: bool) -> Explanation:
+        """Say why a picture met a text, or why a captioner would write it."""
+        if "explain" not in self.offers:
+            raise self._lacks()
+        held, pixels = self.predictor, await self._square(picture)
+        work = partial(explain, self._watched, held.tokenizer, held.spec, pixels, text, method=method, steady=steady)
+        return await asyncio.get_running_loop().run_in_executor(self._reasons, work)
 
     async def caption(self, picture: Picture, *, count: int) -> Told:
         """Write about a picture; the likeliest text first."""
         self._captioner()
         (told,) = await self.stories([(await self._square(picture), count)])
         return told
+
+    async def ask(self, picture: Picture, question: str, *, count: int) -> Told:
+        """Answer a question about a picture; the likeliest answer first, with its probability."""
+        self._answerer()
+        (told,) = await self.answers([(await self._square(picture), question)])
+        return told[:count]
 
     async def search(self, vector: Vector, *, k: int, where: dict[str, object] | None) -> list[Hit]:
         """Return the pictures of the index that are nearest to a vector."""
@@ -166,6 +183,11 @@ class Engine:
             raise self._lacks()
         return self.predictor.model
 
+    def _answerer(self) -> Answerer:
+        if not isinstance(self.predictor.model, Answerer):
+            raise self._lacks()
+        return self.predictor.model
+
     def _lacks(self) -> Refusal:
         return Refusal(404, f"{self.predictor.system or 'this model'} does not offer that: see GET /api/about")
 
@@ -188,8 +210,31 @@ class Engine:
             found.update(zip(places, told, strict=True))
         return [found[place] for place in range(len(asked))]
 
+    @torch.inference_mode()
+    def _answer(self, asked: list[tuple[Pixels, str]]) -> list[Told]:
+        """Answer questions, each about its own picture."""
+        names = self.predictor.spec.answers
+        tokens, mask = self.predictor.tokenizer([question for _, question in asked], self.predictor.spec.context)
+        images = stack([pixels for pixels, _ in asked])
+        batch = Batch(image=images, tokens=tokens, token_mask=mask, pair_id=torch.arange(len(asked)))
+        top = self._answerer().answer(batch.to(self.predictor.device)).topk(min(MOST_ANSWERS, len(names)), dim=1)
+        return [
+            [(names[place], chance) for place, chance in zip(places, chances, strict=True)]
+            for places, chances in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        ]
+
     def _search(self, questions: list[Question]) -> list[list[Hit] | Exception]:
         return self.needed_collection().search(questions)
+
+
+def _twin(model: Model) -> Model:
+    """Return a second model of the very same weights.
+
+    Explaining watches what happens inside a model and takes seconds: with a body of its own it does so beside the
+    model's other work, and sees nothing of that.
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
 
 
 def _offers(predictor: Predictor, collection: Collection | None) -> list[str]:
@@ -200,7 +245,9 @@ def _offers(predictor: Predictor, collection: Collection | None) -> list[str]:
     elif collection is not None:
         raise UserError(f"{predictor.system} has no space for both pictures and texts to search in; leave --index out")
     if isinstance(predictor.model, Captioner):
-        offers.append("caption")
+        offers += ["caption", "explain"]
+    if isinstance(predictor.model, Answerer):
+        offers.append("ask")
     if not offers:
-        raise UserError(f"{predictor.system} offers nothing to serve; clip searches and tags, meshed_memory captions")
-    return offers
+        raise UserError(f"{predictor.system} offers nothing to serve; clip, meshed_memory and attention_vqa do")
+    return list(dict.fromkeys(offers))

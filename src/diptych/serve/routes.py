@@ -1,4 +1,4 @@
-"""The API: search, similarity, tags, explanations and captions, over one run."""
+"""The API: search, similarity, tags, explanations, captions and answers, over one run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from diptych.data.images import size_of
 from diptych.search.index import Hit
 from diptych.serve import asked
 from diptych.serve.asked import OnePicture, Served
-from diptych.serve.engine import Engine, Vector
+from diptych.serve.engine import MOST_ANSWERS, Engine, Vector
 from diptych.serve.heat import heat_png
 from diptych.serve.pictures import SIDES, area
 from diptych.serve.refusal import Refusal
 from diptych.serve.schemas import (
     About,
+    Answer,
+    Answers,
     Area,
     Caption,
     Captions,
@@ -161,9 +163,12 @@ async def explain(
     picture: OnePicture,
     text: Annotated[str, Form(description="What the picture may show.")],
     method: Annotated[str, Form(description="auto, gradcam, hirescam, relevance, rollout or occlusion.")] = "auto",
+    steady: Annotated[  # noqa: FBT002  a field of a form
+        bool, Form(description="Average over small shifts of the picture: better, in nine times the time.")
+    ] = False,
 ) -> Why:
     """Say why a picture meets a text: where in the picture, and by which words."""
-    found = await engine.explain(picture, asked.text_of(text, engine.settings), method=method)
+    found = await engine.explain(picture, asked.text_of(text, engine.settings), method=method, steady=steady)
     crop = engine.predictor.crop
 
     def drawn() -> tuple[str, tuple[float, float, float, float]]:
@@ -174,6 +179,7 @@ async def explain(
     heat, (left, top, width, height) = await engine.helped(drawn)
     return Why(
         score=found.score,
+        unit=found.unit,
         words=[Word(word=word, weight=weight) for word, weight in found.words],
         heat=heat,
         area=Area(left=left, top=top, width=width, height=height),
@@ -191,6 +197,18 @@ async def caption(
     """Write about a picture, when the model was trained to."""
     found = await engine.caption(picture, count=count)
     return Captions(captions=[Caption(text=text, log_prob=log_prob) for text, log_prob in found])
+
+
+@router.post("/ask", tags=["pictures and texts"])
+async def ask(
+    engine: Served,
+    picture: OnePicture,
+    question: Annotated[str, Form(description="About the picture.")],
+    count: Annotated[int, Form(ge=1, le=MOST_ANSWERS, description="Answers, the likeliest first.")] = 5,
+) -> Answers:
+    """Answer a question about a picture, when the model was trained to."""
+    found = await engine.ask(picture, asked.text_of(question, engine.settings, what="question"), count=count)
+    return Answers(answers=[Answer(answer=answer, probability=chance) for answer, chance in found])
 
 
 async def _results(engine: Engine, vector: Vector, *, k: int, where: dict[str, Any] | None, start: float) -> Results:

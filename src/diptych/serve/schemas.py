@@ -98,12 +98,26 @@ class Area(BaseModel):
 class Why(BaseModel):
     """Why a picture met a text."""
 
-    score: float = Field(description="The cosine that is explained, in [-1, 1].")
+    score: float = Field(description="What is explained.")
+    unit: str = Field(description="Of the score: cosine, or log-probability of the text in nats.")
     words: list[Word]
     heat: str = Field(description="A PNG to lay over the picture, as a data: address; opaque where the evidence is.")
     area: Area = Field(description="The part of the picture that the model saw, which the heat map covers.")
     method: str = Field(description="How the heat map was made.")
     word_method: str = Field(description="How the words were weighed.")
+
+
+class Answer(BaseModel):
+    """An answer with its probability."""
+
+    answer: str
+    probability: float = Field(description="By the model's own reckoning, among all answers that it knows.")
+
+
+class Answers(BaseModel):
+    """Answers to a question, the likeliest first."""
+
+    answers: list[Answer]
 
 
 class Caption(BaseModel):
@@ -135,7 +149,7 @@ class About(BaseModel):
 
     system: str = Field(description="The kind of model.")
     version: str = Field(description="Of diptych.")
-    offers: list[str] = Field(description="What it can do: search, tags, similarity, explain, caption.")
+    offers: list[str] = Field(description="What it can do: search, tags, similarity, explain, caption, ask.")
     pictures: int = Field(description="In the index; 0 without one.")
     sample: list[Found] = Field(description="Some pictures of the index; their score is 0.")
     limits: Limits
