@@ -41,11 +41,10 @@ def write_card(
     data = record.get("data", {})
     offered = {"image-text-retrieval": paired, "image-to-text": writes, "visual-question-answering": answers}
     offered["image-classification"] = names
-    tags = ", ".join(["vision-language", *(tag for tag, there in offered.items() if there)])
     lines = [
         "---",
         "library_name: diptych",
-        f"tags: [{tags}]",
+        f"tags: [{', '.join(['vision-language', *(tag for tag, there in offered.items() if there)])}]",
         "---",
         "",
         f"# {record['system']} trained on {data.get('named', 'unnamed data')}",

@@ -42,7 +42,7 @@ class Config(AnswerConfig):
     hops: int = Field(default=2, ge=0, description="looks at the picture; 0: the mean of its cells; not of attention")
     fusion_width: Count = Field(default=24, description="tensor, mutan: features of each side before their products")
     rank: Count = Field(default=8, description="low_rank, mutan: terms of the sum")
-    layers: Count = Field(default=2, description="attention: layers of each stream")
+    layers: Count = Field(default=1, description="attention: layers of each stream")
     heads: Count = Field(default=4, description="attention: heads")
     positions: bool = Field(default=True, description="tell each cell its place in the grid")
     blind: float = Field(default=0.1, ge=0, lt=1, description="share of questions asked without picture in training")
