@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measure import arguments, gemm_rate, interleave, peak_memory, report
+from benchmarks.measure import NO_HALF, arguments, gemm_rate, half_pays, interleave, peak_memory, report
 from diptych.objectives.contrastive import contrastive
 from diptych.objectives.sigmoid import sigmoid
 
@@ -197,6 +197,7 @@ def main() -> None:
     rows = [
         row
         for number, race in enumerate(races(given.open_clip))
+        if half_pays() or not race.half
         for size in sizes
         for row in run(race, number, size, given)
     ]
@@ -204,6 +205,7 @@ def main() -> None:
         "the whole matrix: "
         + ("its arithmetic, written out (open_clip is not at hand)" if found is None else "open_clip's losses"),
         "gradient error: against the whole matrix in float64, relative; MiB: peak above what holds the inputs",
+        *(() if half_pays() else (NO_HALF,)),
         *(large((32768, 65536)) if given.full else ()),
     ]
     report(f"Contrastive loss, forward and backward, {WIDTH} numbers a vector", rows, notes=notes, path=given.json)

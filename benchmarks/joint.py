@@ -60,7 +60,6 @@ PHOTOGRAPHS = {
     "normalise_patches": "true",
     "epochs": "12",
     "evaluate_every": "12",
-    "precision": "bf16",
 }
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 _CONSOLE = Console(width=None if sys.stdout.isatty() else 160)
+
+
+NO_HALF = "bf16 is left out: this processor has no instructions for it, and float32 is faster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,15 @@ def gemm_rate(size: int = 1024, *, dtype: torch.dtype = torch.float32, repeats: 
     out = torch.empty_like(left)
     timing = interleave({"mm": lambda: torch.mm(left, right, out=out)}, repeats=repeats)["mm"]
     return 2 * size**3 / min(timing.seconds)
+
+
+@cache
+def half_pays() -> bool:
+    """Tell whether this processor multiplies bfloat16 at least as fast as float32.
+
+    Where it has no instructions for it, a product takes about a hundred times as long, and a benchmark would hang.
+    """
+    return gemm_rate(256, dtype=torch.bfloat16, repeats=3) >= gemm_rate(256, repeats=3)
 
 
 def machine() -> dict[str, str | int | float]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import arguments, gemm_rate, interleave, report
+from benchmarks.measure import NO_HALF, arguments, gemm_rate, half_pays, interleave, report
 from benchmarks.peers import MISSING, add_option, open_clip, twin, twin_mae
 from diptych.core.batch import Batch, DataSpec
 from diptych.encoders.masked import reconstruct
@@ -185,11 +185,12 @@ def main() -> None:
     given = arguments(__doc__, more=more)
     rows: list[Row] = []
     pair, picture = given.batch, given.pictures
+    precisions = (False, True) if half_pays() else (False,)
     sides = clips(pair, given.open_clip)
-    for half in (False, True):
+    for half in precisions:
         rows += race("CLIP", sides, half=half, equal=True, count=pair, repeats=given.repeats)
     sides = maes(picture)
-    for half in (False, True):
+    for half in precisions:
         rows += race("MAE", sides, half=half, equal=True, count=picture, repeats=given.repeats)
     rows += race("masking", masking(picture), half=False, equal=False, count=picture, repeats=given.repeats)
     notes = [
@@ -197,8 +198,8 @@ def main() -> None:
         "masking: the loss is on the same hidden patches; an encoder that reads every patch sees what it must predict",
         "MKL is slow on this processor, so float32 products go to oneDNN" if slow_products() else "float32 by MKL",
     ]
-    if "open_clip" not in [row["way"] for row in rows]:
-        notes.append(MISSING)
+    notes += [] if half_pays() else [NO_HALF]
+    notes += [] if "open_clip" in [row["way"] for row in rows] else [MISSING]
     report("One training step, AdamW included", rows, notes=notes, path=given.json)
 
 
