@@ -16,6 +16,9 @@ from tests.fixtures import TINY, sets
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- needs the network -->\n)?```bash\n(.*?)```", re.DOTALL)
+ALONE = [
+    path for path in sorted((ROOT / "examples").glob("*.py")) if "sys.argv" not in path.read_text(encoding="utf-8")
+]
 SETUP = ("make demo", "make test")  # what CI does around these tests
 
 
@@ -80,7 +83,7 @@ def test_the_python_of_the_searching_guide_runs(folder, run_folder, cli):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("example", ALONE, ids=lambda path: path.name)
 def test_every_example_runs(example, tmp_path):
     done = subprocess.run([sys.executable, example], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

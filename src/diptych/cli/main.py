@@ -16,6 +16,7 @@ from diptych.cli.demo import demo
 from diptych.cli.embed import embed
 from diptych.cli.evaluate import evaluate
 from diptych.cli.explain import explain
+from diptych.cli.export import export
 from diptych.cli.fewshot import fewshot
 from diptych.cli.index import index
 from diptych.cli.models import models
@@ -49,6 +50,7 @@ for verb in (
     caption,
     ask,
     explain,
+    export,
     fewshot,
     words,
 ):

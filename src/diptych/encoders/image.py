@@ -79,7 +79,7 @@ class ViT(ImageEncoder):
         """Encode normalised pixels."""
         x = self.patches(pixels)
         if self.class_token is not None:
-            x = torch.cat([self.class_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+            x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         x = self.norm_after(self.transformer(self.norm_before(x + self.positions)))
         if self.class_token is None:
             return _all_real(x, x.mean(1))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from diptych.core.batch import DataSpec, States
 from diptych.core.errors import UserError, unknown
 from diptych.encoders.base import CLIP_MEAN, CLIP_STD, ImageEncoder
-from diptych.encoders.towers import TowerConfig
+from diptych.encoders.towers import ImageTowerConfig, TowerConfig
 from diptych.nn.linear import Linear
 from diptych.nn.patches import PatchEmbed, patchify, sincos_positions
 from diptych.nn.transformer import Transformer
@@ -92,7 +92,7 @@ class MaskedViT(ImageEncoder):
         return self._transform(self.patches.embed(chosen) + self.positions[kept])
 
     def _transform(self, x: Float[Tensor, "b p d"]) -> Float[Tensor, "b n d"]:
-        x = torch.cat([self.class_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+        x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         y: Tensor = self.norm_after(self.transformer(x))
         return y
 
@@ -108,16 +108,21 @@ class MaskedViT(ImageEncoder):
 
 
 def masked_vit(config: TowerConfig, spec: DataSpec) -> MaskedViT:
-    """Build the tower with the sizes of the config's "vit".
+    """Build the tower of a system that hides patches, with the sizes of the config's "vit".
 
     Raises:
         UserError: for another tower, whose patches cannot be left out, or one that is not trained.
     """
-    if config.image_encoder != "vit" or config.image_train not in ("auto", "all"):
+    if config.image_encoder not in ("vit", "masked_vit") or config.image_train not in ("auto", "all"):
         raise UserError(
             f"masked autoencoding trains a vit of its own, got image_encoder={config.image_encoder!r} with "
             f"image_train={config.image_train!r}: leave these settings out"
         )
+    return masked_tower(config, spec)
+
+
+def masked_tower(config: ImageTowerConfig, spec: DataSpec) -> MaskedViT:
+    """Build the tower with the sizes of the config's "vit"."""
     return MaskedViT(
         image_size=spec.image_size,
         patch=config.image_patch,

@@ -24,7 +24,7 @@ def _unmasked(model: Any, pixels: Tensor) -> Any:
     """Run a masked autoencoder's encoder on all patches, in their order."""
     model.config.mask_ratio = 0.0
     patches = model.get_parameter("embeddings.position_embeddings").shape[1] - 1
-    order = torch.arange(patches, device=pixels.device, dtype=torch.float32).expand(len(pixels), -1)
+    order = torch.arange(patches, device=pixels.device, dtype=torch.float32).expand(pixels.shape[0], -1)
     return model(pixel_values=pixels, noise=order)
 
 
@@ -34,7 +34,7 @@ def _cut(model: Any, pixels: Tensor) -> Any:
     patches = patchify(pixels, patch)
     grid = torch.tensor([[pixels.shape[2] // patch, pixels.shape[3] // patch]], device=pixels.device)
     mask = torch.ones(patches.shape[:2], dtype=torch.int32, device=pixels.device)
-    return model(pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=grid.expand(len(pixels), -1))
+    return model(pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=grid.expand(pixels.shape[0], -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +202,6 @@ def pool_text(tokens: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], pool: s
 
 def pad_full(tokens: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, context: int, pad_id: int) -> Int[Tensor, "b c"]:
     """Pad texts to the full length, whatever stood in their padding."""
-    full = tokens.new_full((len(tokens), context), pad_id)
+    full = tokens.new_full((tokens.shape[0], context), pad_id)
     full[:, : tokens.shape[1]] = tokens.masked_fill(~mask, pad_id)
     return full

@@ -112,7 +112,8 @@ class SharedEncoder(nn.Module):
     def forward(self, *parts: Part) -> Float[Tensor, "b d"]:
         """Read one modality or several as one sequence; return the mean token."""
         tokens, mask = (torch.cat(sides, dim=1) for sides in zip(*parts, strict=True))
-        seen = None if len(parts) == 1 and bool(mask.all()) else mask
+        plain = len(parts) == 1 and not torch.compiler.is_compiling() and bool(mask.all())  # no branch in a graph
+        seen = None if plain else mask
         return masked_mean(self.norm_after(self.transformer(self.norm_before(tokens), seen)), mask)
 
 

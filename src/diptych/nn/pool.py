@@ -24,7 +24,7 @@ def last_real(tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]) -> Floa
     """Take the last real token of each row; zero where there is none."""
     places = torch.arange(mask.shape[1], device=mask.device)
     last = torch.where(mask, places, -1).amax(1)
-    taken = tokens[torch.arange(len(tokens), device=tokens.device), last.clamp(min=0)]
+    taken = tokens[torch.arange(tokens.shape[0], device=tokens.device), last.clamp(min=0)]
     return taken.masked_fill((last < 0)[:, None], 0.0)
 
 
@@ -71,7 +71,7 @@ class QueryPool(nn.Module):
         self, tokens: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None = None
     ) -> Float[Tensor, "b q d"]:
         """Pool the real tokens; zero where there are none."""
-        pooled: Tensor = self.attention(self.queries.expand(len(tokens), -1, -1), tokens, mask)
+        pooled: Tensor = self.attention(self.queries.expand(tokens.shape[0], -1, -1), tokens, mask)
         return pooled
 
 

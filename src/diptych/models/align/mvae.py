@@ -84,11 +84,17 @@ class MVAE(Model, PairEncoder, Towered, AfterStep):
 
     def expert_image(self, batch: Batch) -> Gaussian:
         """Return what pictures say of the latent."""
-        return _gaussian(self.read_image(self.image_tower(batch.need("image")).summary))
+        states = batch.image_states
+        if states is None:
+            states = self.image_tower(batch.need("image"))
+        return _gaussian(self.read_image(states.summary))
 
     def expert_text(self, batch: Batch) -> Gaussian:
         """Return what texts say of the latent."""
-        return _gaussian(self.read_text(self.text_tower(batch.need("tokens"), batch.need("token_mask")).summary))
+        states = batch.text_states
+        if states is None:
+            states = self.text_tower(batch.need("tokens"), batch.need("token_mask"))
+        return _gaussian(self.read_text(states.summary))
 
     def encode_image(self, batch: Batch) -> Float[Tensor, "b d"]:
         """Return unit vectors: where the posterior of pictures alone has its mean."""
