@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
+from diptych.core.abilities import cannot
 from diptych.core.batch import Batch, DataSpec
 from diptych.core.errors import UserError
 from diptych.core.model import Classifier, Model, PairEncoder, PairScorer
@@ -201,21 +202,24 @@ class Predictor:
         order = np.argsort(-scores, kind="stable")[:k]
         return [replace(hits[place], score=float(scores[place])) for place in order.tolist()]
 
-    def explain(self, picture: Picture, text: str, *, method: str = "auto", against: Sequence[str] = ()) -> Explanation:
-        """Say why a picture met a text, or a captioner says it: where in the picture, and by which words.
+    def explain(
+        self, picture: Picture, text: str, *, method: str = "auto", against: Sequence[str] = (), answer: str = ""
+    ) -> Explanation:
+        """Say why a picture met a text, a captioner says it, or a question got its answer: by which places and words.
 
         Args:
             picture: as for `embed_image`.
-            text: any.
+            text: any; a question for a system that answers.
             method: "gradcam", "hirescam", "relevance", "rollout", "occlusion", "random"; "auto" weighs several.
             against: other texts, to show what speaks for this text rather than for those.
+            answer: to the question, that is explained; the likeliest where empty.
 
         Raises:
             BadPicture: for a picture that cannot be read.
             UserError: for an empty text, another method, or one that cannot see into this model.
         """
-        pixels = self._decode(picture)
-        return explain(self.model, self.tokenizer, self.spec, pixels, text, method=method, against=against)
+        pixels, held = self._decode(picture), (self.model, self.tokenizer, self.spec)
+        return explain(*held, pixels, text, method=method, against=against, answer=answer)
 
     def caption(
         self, pictures: Sequence[Picture] | Picture, writing: Writing | None = None
@@ -268,7 +272,7 @@ class Predictor:
 
     def _pair_encoder(self) -> PairEncoder:
         if not isinstance(self.model, PairEncoder):
-            raise UserError(f"{self.system or 'this model'} has no space for both pictures and texts; clip has")
+            raise cannot(self.model, PairEncoder, system=self.system)
         return self.model
 
 

@@ -29,6 +29,7 @@ def demo(
     from time import perf_counter
 
     from diptych.cli.show import show_scores
+    from diptych.core.abilities import abilities
     from diptych.data.sources import open_data
     from diptych.metrics.shown import nested
     from diptych.report.card import write_card
@@ -49,7 +50,7 @@ def demo(
     typer.echo(f"3. Trained and scored in {seconds:,.0f} s, on pictures that training never saw:")
     show_scores(scores, split="test")
     page = write_report(folder, experiment.data, experiment.model, scores=scores)
-    write_card(folder, scores=scores)
+    write_card(folder, scores=scores, offers=abilities(experiment.model))
     typer.echo(f"4. Searching the test pictures, indexed in {out / 'index'}:")
     _search(out, folder, source)
     write_json(json, {**nested(scores), "seconds": seconds})

@@ -86,25 +86,15 @@ def train(
 def _tell(out: Path, experiment: Experiment, result: Result, scores: dict[str, float]) -> None:
     """Print the scores, write the page and the card, and say what to do next."""
     from diptych.cli.show import show_scores
-    from diptych.core.model import Answerer, Captioner, Classifier, PairEncoder
+    from diptych.core.abilities import abilities
     from diptych.report.card import write_card
     from diptych.report.run import write_report
 
     if scores:
         show_scores(scores, split="test")
     page = write_report(out, experiment.data, experiment.model, scores=scores, split="test")
-    paired = isinstance(experiment.model, PairEncoder)
-    writes = isinstance(experiment.model, Captioner)
-    answers = isinstance(experiment.model, Answerer)
-    names = isinstance(experiment.model, Classifier)
-    left_out = experiment.left_out()
-    write_card(out, scores=scores, left_out=left_out, paired=paired, writes=writes, answers=answers, names=names)
+    offers = abilities(experiment.model)
+    write_card(out, scores=scores, left_out=experiment.left_out(), offers=offers)
     typer.echo(f"{result.steps:,} steps in {result.seconds:,.0f} s. Report: {page}")
-    if paired:
-        typer.echo(f'Next: diptych index {out} PICTURES --out INDEX, then diptych search INDEX "a text"')
-    if writes:
-        typer.echo(f"Next: diptych caption {out} PICTURE")
-    if answers:
-        typer.echo(f'Next: diptych ask {out} PICTURE "QUESTION"')
-    if names:
-        typer.echo(f"Next: diptych classify {out} PICTURE")
+    for ability in offers:
+        typer.echo(f"Next: {ability.command.format(run=out)}")

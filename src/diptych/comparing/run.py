@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from diptych import tasks
+from diptych.core.abilities import abilities
 from diptych.core.errors import UserError
-from diptych.core.model import Answerer, Model, PairEncoder
+from diptych.core.model import Model
 from diptych.data.source import Source
 from diptych.data.sources import open_data
 from diptych.report.card import write_card
@@ -160,8 +161,7 @@ def _trained(job: Job, source: Source) -> Outcome | None:
     if result.stopped == "interrupted":
         return None
     model = experiment.model
-    left_out, answers = experiment.left_out(), isinstance(model, Answerer)
-    write_card(job.folder, scores=scores, left_out=left_out, paired=isinstance(model, PairEncoder), answers=answers)
+    write_card(job.folder, scores=scores, left_out=experiment.left_out(), offers=abilities(model))
     return _outcome(job, model, experiment.data, scores, memory=memory, device=device.type)
 
 

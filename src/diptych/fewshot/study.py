@@ -13,8 +13,9 @@ from jaxtyping import Float, Int, Int64
 from pydantic import Field
 from torch import Tensor
 
+from diptych.core.abilities import cannot
 from diptych.core.config import Config
-from diptych.core.errors import UserError, unknown
+from diptych.core.errors import unknown
 from diptych.core.model import PairEncoder
 from diptych.data.source import Source
 from diptych.fewshot.coop import CoOpConfig
@@ -168,7 +169,7 @@ def open_study(
         if method not in METHODS:
             raise unknown("method", method, METHODS)
     if not isinstance(predictor.model, PairEncoder):
-        raise UserError(f"{predictor.system or 'this model'} has no space for both pictures and texts; clip has")
+        raise cannot(predictor.model, PairEncoder, system=predictor.system)
     labelled = read_labels(source, column=column, test_per_class=config.test_per_class)
     needed, short = [labelled.test], {}
     for shots in config.shots:

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from diptych.core.abilities import cannot
 from diptych.core.batch import Batch
 from diptych.core.config import Config
 from diptych.core.errors import UserError
@@ -51,7 +52,7 @@ class ImageSide:
     def __init__(self, model: Model, example: Batch) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(True)
         if not isinstance(self.model, PairEncoder):
-            raise UserError(f"{type(model).__name__} has no space for both pictures and texts")
+            raise cannot(model, PairEncoder)
         self.encoder: PairEncoder = self.model
         named = dict(self.model.named_parameters())
         vectors = self.encoder.encode_image(example)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from pydantic import Field
 from torch import Tensor, nn
 
+from diptych.core.abilities import cannot
 from diptych.core.batch import Batch, DataSpec, States
 from diptych.core.errors import UserError
 from diptych.core.model import Answerer, Loss, Model
@@ -127,6 +129,11 @@ class AnswerModel(Model, Answerer, ABC):
             logits = self.logits(batch).float()
         return logits.softmax(1) if self.objective == "softmax" else logits.sigmoid()
 
+    def log_chances(self, batch: Batch) -> Float[Tensor, "b a"]:
+        """Return the logarithms of that in nats, with the gradient that explanations follow."""
+        logits = self.logits(batch).float()
+        return logits.log_softmax(1) if self.objective == "softmax" else F.logsigmoid(logits)
+
 
 def read_question(tower: TextEncoder, batch: Batch) -> States:
     """Return what a text tower makes of the questions, or what it made of them beforehand."""
@@ -162,7 +169,7 @@ def answers_to(
         UserError: for a model that does not answer, or an empty question.
     """
     if not isinstance(model, Answerer):
-        raise UserError(f"{type(model).__name__} does not answer questions; attention_vqa does")
+        raise cannot(model, Answerer)
     texts = [questions] if isinstance(questions, str) else list(questions)
     if not texts or not all(text.strip() for text in texts):
         raise UserError("the question is empty; ask for example: what colour is the circle?")

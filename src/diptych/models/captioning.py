@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor
 
+from diptych.core.abilities import cannot
 from diptych.core.batch import Batch, DataSpec, States
 from diptych.core.errors import UserError, unknown
 from diptych.core.model import Captioner, Fitted, Loss, Model, Reward, Rewarded, Staged
@@ -246,7 +247,7 @@ def tell(
         UserError: for a model that does not write.
     """
     if not isinstance(model, Captioner):
-        raise UserError(f"{type(model).__name__} does not write captions; meshed_memory does")
+        raise cannot(model, Captioner)
     found = model.write(Batch(image=image), Writing() if writing is None else writing)
     return [
         [(tokenizer.decode(text), log) for text, log in zip(texts, sure, strict=True)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diptych.core.abilities import Ability
 from diptych.data.source import Problem
 from diptych.metrics.shown import tables
 from diptych.train.checkpoint import read_record
@@ -20,10 +21,7 @@ def write_card(
     scores: Mapping[str, float] | None = None,
     split: str = "test",
     left_out: Sequence[Problem] = (),
-    paired: bool = True,
-    writes: bool = False,
-    answers: bool = False,
-    names: bool = False,
+    offers: Sequence[Ability] = (),
 ) -> Path:
     """Write `README.md` into a run folder, in the form that model hubs show.
 
@@ -32,19 +30,14 @@ def write_card(
         scores: by flat names, where they were measured.
         split: on which it was.
         left_out: rows that could not be used; counted, and the first of them listed.
-        paired: whether the system puts pictures and texts in one space, so that they can be compared.
-        writes: whether it writes about pictures.
-        answers: whether it answers questions about pictures.
-        names: whether it names the classes of pictures.
+        offers: what the model can do.
     """
     record = read_record(out)
     data = record.get("data", {})
-    offered = {"image-text-retrieval": paired, "image-to-text": writes, "visual-question-answering": answers}
-    offered["image-classification"] = names
     lines = [
         "---",
         "library_name: diptych",
-        f"tags: [{', '.join(['vision-language', *(tag for tag, there in offered.items() if there)])}]",
+        f"tags: [{', '.join(['vision-language', *(ability.tag for ability in offers)])}]",
         "---",
         "",
         f"# {record['system']} trained on {data.get('named', 'unnamed data')}",
@@ -60,10 +53,7 @@ def write_card(
         "import diptych",
         "",
         f'model = diptych.load("{out.name}")',
-        *(['model.similarity("photo.jpg", ["a text", "another text"])'] if paired else []),
-        *(['model.caption("photo.jpg")'] if writes else []),
-        *(['model.ask("photo.jpg", "what colour is it?")'] if answers else []),
-        *(['model.classify("photo.jpg")'] if names else []),
+        *(ability.python for ability in offers),
         "```",
         "",
         "## How it was made",

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from diptych.core import runtime
+from diptych.core.abilities import cannot
 from diptych.core.batch import Batch, DataSpec
 from diptych.core.config import Config
 from diptych.core.errors import UserError
@@ -250,7 +251,7 @@ class AnswerData(TaskData):
             UserError: when the model gives no answers.
         """
         if not isinstance(model, Answerer):
-            raise UserError(f"{type(model).__name__} does not answer questions; attention_vqa does")
+            raise cannot(model, Answerer)
         device = next(model.parameters()).device
         found = []
         for batch in batches:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Int64
 from pydantic import Field
 from torch import Tensor
 
+from diptych.core.abilities import cannot
 from diptych.core.batch import Batch, DataSpec
 from diptych.core.config import Config
 from diptych.core.errors import UserError
@@ -133,7 +134,7 @@ class CaptionData(TaskData):
             UserError: when the model cannot write.
         """
         if not isinstance(model, Captioner):
-            raise UserError(f"{type(model).__name__} does not write captions; meshed_memory does")
+            raise cannot(model, Captioner)
         device = next(model.parameters()).device
         writing = self.settings.writing() if writing is None else writing
         found: dict[int, str] = {}
