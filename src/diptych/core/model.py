@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from diptych.core.batch import Batch, States
 from diptych.core.writing import Writing, Written
@@ -175,6 +175,19 @@ class Answerer(ABC):
         """Return how likely each of the spec's answers is to `batch.tokens`, in [0, 1].
 
         A batch without pictures is answered from the questions alone.
+        """
+
+
+class ImageGenerator(ABC):
+    """Offers pictures for texts."""
+
+    @abstractmethod
+    def draw(self, batch: Batch, random: Generator) -> Float[Tensor, "b c h w"]:
+        """Draw a picture for each of `batch.tokens` or `batch.text_states`, in [0, 1].
+
+        Args:
+            batch: on the model's device.
+            random: where chance comes from, on the CPU, so that a seed gives the same picture wherever it is drawn.
         """
 
 

@@ -35,10 +35,18 @@ class Sighted(ABC):
         """Say what it reads of its towers' outputs."""
 
 
-class Towered(Sighted):
-    """Has a text tower too; reads `batch.text_states` where they are given."""
+class Worded(ABC):
+    """Has a text tower; reads `batch.text_states` where they are given."""
 
     text_tower: TextEncoder
+
+    @abstractmethod
+    def reads(self) -> Reads:
+        """Say what it reads of its towers' outputs."""
+
+
+class Towered(Sighted, Worded):
+    """Has both towers."""
 
 
 class Telling:

@@ -16,7 +16,7 @@ from diptych.core.runtime import pick_device, rank
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.frozen import FeatureStore, image_features, text_features
-from diptych.encoders.offers import Sighted, Towered
+from diptych.encoders.offers import Sighted, Worded
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +75,21 @@ def compute_features(
         still: whether pictures are seen as they are; random crops cannot be kept.
         device: where to compute.
     """
-    text_tower = model.text_tower if isinstance(model, Towered) else None
-    if not isinstance(model, Sighted):
-        return Features()
-    if not (model.image_tower.frozen and still) and not (text_tower is not None and text_tower.frozen):
+    image_tower = model.image_tower if isinstance(model, Sighted) and model.image_tower.frozen and still else None
+    text_tower = model.text_tower if isinstance(model, Worded) and model.text_tower.frozen else None
+    if not isinstance(model, Sighted | Worded) or (image_tower is None and text_tower is None):
         return Features()
     place, reads = pick_device(device), model.reads()
     image = mirrored = text = None
     first = np.zeros(0, dtype=np.int64)
     with _bar() as bar:
-        if model.image_tower.frozen and still:
-            tower, keep = model.image_tower.to(place), "tokens" if reads.grid else "summary"
+        if image_tower is not None:
+            tower, keep = image_tower.to(place), "tokens" if reads.grid else "summary"
             image = image_features(tower, source, rows, keep=keep, progress=_shown(bar, "pictures"))
             if reads.mirrored:
                 shown = _shown(bar, "mirrored pictures")
                 mirrored = image_features(tower, source, rows, keep=keep, mirror=True, progress=shown)
-        if text_tower is not None and text_tower.frozen:
+        if text_tower is not None:
             counts = np.zeros(len(source), dtype=np.int64)
             counts[rows] = [len(source.row(row).captions) for row in rows.tolist()]
             first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)

@@ -18,7 +18,7 @@ from diptych.core.runtime import barrier, rank, seed_everything
 from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.base import Tower
-from diptych.encoders.offers import Sighted, Towered
+from diptych.encoders.offers import Sighted, Worded
 from diptych.models.saved import open_model
 from diptych.tasks.data import TaskData, judge_on
 from diptych.tasks.task import Skipping
@@ -168,7 +168,7 @@ def save_assets(out: Path, model: Model, tokenizer: Tokenizer) -> None:
         out.mkdir(parents=True, exist_ok=True)
         tokenizer.save(out)
         towers: dict[str, Tower] = {"image_encoder": model.image_tower} if isinstance(model, Sighted) else {}
-        if isinstance(model, Towered):
+        if isinstance(model, Worded):
             towers["text_encoder"] = model.text_tower
         for folder, tower in towers.items():
             for name, content in tower.assets().items():
