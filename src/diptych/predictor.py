@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,6 +29,7 @@ from diptych.metrics.zero_shot import zero_shot_weights
 from diptych.models.adapting import name, ranked
 from diptych.models.answering import answers_to
 from diptych.models.captioning import tell
+from diptych.search.find import find_hybrid, reorder
 from diptych.search.folder import FolderIndex
 from diptych.search.index import Hit, Index
 from diptych.tasks.pictures import collate
@@ -190,17 +190,11 @@ class Predictor:
             )
         vector = self.embed_text(query) if isinstance(query, str) else self.embed_image(query)
         if hybrid:
-            if not isinstance(query, str):
-                raise UserError("a hybrid search needs words: give a text, or search by the picture alone")
-            return opened.hybrid(vector[0], query, k=k, where=where)
+            return find_hybrid(opened, vector[0], query, k=k, where=where)
         if picture_of is None or not isinstance(query, str) or not isinstance(self.model, PairScorer):
             return opened.search(vector[0], k=k, where=where)[0]
         hits = opened.search(vector[0], k=max(k, candidates), where=where)[0]
-        if not hits:
-            return hits
-        scores = self.scores([picture_of(hit) for hit in hits], query)[:, 0]
-        order = np.argsort(-scores, kind="stable")[:k]
-        return [replace(hits[place], score=float(scores[place])) for place in order.tolist()]
+        return reorder(hits, self.scores([picture_of(hit) for hit in hits], query)[:, 0], k=k) if hits else hits
 
     def explain(
         self, picture: Picture, text: str, *, method: str = "auto", against: Sequence[str] = (), answer: str = ""

@@ -89,7 +89,8 @@ class Gated(Fusion):
         values = torch.stack(_mapped(self.maps, parts), dim=1).tanh()
         logits = self.gate(torch.cat(list(parts), dim=1)).unflatten(1, (len(self.dims), self.out))
         gates = logits.softmax(1) if self.gates == "softmax" else logits.sigmoid()
-        return (gates * values).sum(1)
+        fused: Tensor = (gates * values).sum(1)
+        return fused
 
 
 def outer(parts: Sequence[Float[Tensor, "b _"]]) -> Float[Tensor, "b k"]:
@@ -205,7 +206,7 @@ class Mutan(Fusion):
         terms = _mapped(self.cores, [part.tanh() for part in _mapped(self.maps, parts)])
         if self.squash:
             terms = [term.tanh() for term in terms]
-        return torch.stack(terms).prod(0).unflatten(1, (self.rank, self.out)).sum(1)
+        return torch.stack(terms).prod(0).view(-1, self.rank, self.out).sum(1)
 
 
 class Weighted(Fusion):
@@ -251,8 +252,12 @@ def build_fusion(kind: str, dims: Sequence[int], out: int, *, width: int, rank: 
     """
     if len(dims) < 2:
         raise UserError(f"fusion needs at least two modalities, got {len(dims)}")
-    if kind in ("sum", "mlb", "weighted"):
-        return {"sum": Sum, "mlb": MLB, "weighted": Weighted}[kind](dims, out)
+    if kind == "sum":
+        return Sum(dims, out)
+    if kind == "mlb":
+        return MLB(dims, out)
+    if kind == "weighted":
+        return Weighted(dims, out)
     if kind == "concat":
         return Concat(dims, out, hidden=out, dropout=dropout)
     if kind == "gated":

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
@@ -103,7 +103,10 @@ class Meeting:
 
     def __call__(self, examples: list[Example]) -> Batch:
         """Make a batch."""
-        data, rows, places, images = self.data, [], [], []
+        data = self.data
+        rows: list[int] = []
+        places: list[int] = []
+        images: list[UInt8[Tensor, "3 s s"]] = []
         for example in examples:
             seed = example.seed if self.shuffled else None
             row, chosen = self.units.places(example.index, seed=seed, epoch=example.epoch)
@@ -112,7 +115,7 @@ class Meeting:
             if example.image is not None:
                 images += [example.image] * len(chosen)
         asked = [data.source.asked(row)[place] for row, place in zip(rows, places, strict=True)]
-        row, place = np.array(rows, dtype=np.int64), np.array(places, dtype=np.int64)
+        at, nth = np.array(rows, dtype=np.int64), np.array(places, dtype=np.int64)
         tokens, mask = data.tokenizer([one.question for one in asked], data.spec.context)
         scores = data.worth(asked)
         right = [data.known.get(one.answer, -1) for one in asked]
@@ -120,12 +123,12 @@ class Meeting:
             image=stack(images) if images else None,
             tokens=tokens,
             token_mask=mask,
-            image_states=data.features.of_images(row),
-            text_states=data.features.of_texts(row, place),
-            pair_id=torch.from_numpy(row),
+            image_states=data.features.of_images(at),
+            text_states=data.features.of_texts(at, nth),
+            pair_id=torch.from_numpy(at),
             answer=torch.tensor(right),
             answer_scores=scores,
-            question_id=torch.from_numpy(place),
+            question_id=torch.from_numpy(nth),
         )
 
 

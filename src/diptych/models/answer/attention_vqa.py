@@ -90,8 +90,8 @@ class AttentionVQA(AnswerModel, Fitted, Towered):
         question = self.question(states)
         if self.streams is not None:
             words, real = self.question.read(states)
-            both: Tensor = self.streams(cells, mask, words, real)
-            return question + both
+            both: Tensor = question + self.streams(cells, mask, words, real)
+            return both
         assert self.hops is not None
         assert self.fusion is not None
         seen, _ = self.hops(question, cells, mask)
