@@ -14,10 +14,13 @@ from diptych.core.batch import DataSpec
 from diptych.core.errors import UserError
 from diptych.core.model import Model
 from diptych.core.saved import named_weights, read_tensors
+from diptych.encoders.towers import ImageTowerConfig
 from diptych.nn.resize import resize_positions
 from diptych.train.checkpoint import save_model
 from diptych.train.init import begin_with
 from tests.fixtures import sets
+from tests.models.systems import CASES
+from tests.models.systems import SPEC as CASE_SPEC
 
 SMALL = {
     "image_patch": 4,
@@ -145,6 +148,50 @@ def test_a_classifier_begins_with_the_image_tower_of_an_aligned_run_alone(earlie
             assert torch.equal(value, weights[name]), name
     with pytest.raises(UserError, match="image_patch was 4 and is 8"):
         begin_with(model, str(folder), config.model_copy(update={"image_patch": 8}))
+
+
+SYSTEMS = [
+    case
+    for case in CASES
+    if issubclass(models.load(case.system).Config, ImageTowerConfig)
+    and models.load(case.system).Config.learns != "classes"
+]
+
+
+@pytest.mark.parametrize("case", SYSTEMS, ids=str)
+def test_a_classifier_begins_with_any_system_that_has_an_image_tower(case, tmp_path):
+    earlier = case.build()
+    record = {"system": case.system, "config": case.config().model_dump(mode="json"), "spec": CASE_SPEC.model_dump()}
+    save_model(tmp_path, earlier, record)
+    module = models.load("dann")
+    kept = {k: v for k, v in case.config().model_dump().items() if k in ImageTowerConfig.model_fields}
+    if case.system in ("mae", "mae_clip"):
+        kept["image_encoder"] = "masked_vit"
+    config = module.Config.parse(kept | {"dim": 4})
+    model = module.build(config, CASE_SPEC)
+    if not any(name.startswith("image_tower.") for name in named_weights(earlier)):
+        with pytest.raises(UserError, match="has no image tower to begin with"):
+            begin_with(model, str(tmp_path), config)
+        return
+    begin_with(model, str(tmp_path), config)
+    image = torch.rand(2, 3, 16, 16)
+    found, wanted = model.image_tower.eval()(image), earlier.image_tower.eval()(image)
+    torch.testing.assert_close(found.summary, wanted.summary)
+
+
+@pytest.mark.parametrize(
+    ("system", "other", "told"),
+    [("clip", "masked_vit", "hid no patches"), ("mae", "vit", "give --set image_encoder=masked_vit")],
+)
+def test_the_two_vision_transformers_are_not_mixed(system, other, told, tmp_path):
+    parts = [models.load(name) for name in (system, "fine_tune")]
+    spec = SPEC.model_copy(update={"classes": ("a", "b")})
+    configs = [part.Config.parse({k: v for k, v in SMALL.items() if k in part.Config.model_fields}) for part in parts]
+    record = {"system": system, "config": configs[0].model_dump(mode="json"), "spec": spec.model_dump(mode="json")}
+    save_model(tmp_path, parts[0].build(configs[0], spec), record)
+    config = configs[1].model_copy(update={"image_encoder": other})
+    with pytest.raises(UserError, match=told):
+        begin_with(parts[1].build(config, spec), str(tmp_path), config)
 
 
 def test_a_run_without_an_image_tower_is_nothing_to_begin_a_classifier_with(earlier):

@@ -18,7 +18,7 @@ from diptych.encoders.plan import apply_plan
 from diptych.encoders.swin import Swin
 from diptych.encoders.text import TextTransformer
 
-IMAGE_TOWERS = ("vit", "resnet", "swin")
+IMAGE_TOWERS = ("vit", "masked_vit", "resnet", "swin")
 TEXT_TOWERS = ("transformer",)
 
 Count = Annotated[int, Ge(1)]
@@ -27,7 +27,7 @@ Count = Annotated[int, Ge(1)]
 class ImageTowerConfig(Config):
     """The image tower of a system; what a tower does not need is not read."""
 
-    image_encoder: str = Field(default="vit", description="vit, resnet, swin, a local folder, or a name")
+    image_encoder: str = Field(default="vit", description="vit, masked_vit, resnet, swin, a local folder, or a name")
     image_train: str = Field(default="auto", description="auto, all, frozen, last:N, lora:R or lora:R:all")
     image_size: Count | None = Field(default=None, description="pixels; None: what the tower was made for, or 64")
     image_patch: Count = Field(default=8, description="vit, swin: side of a patch in pixels")
@@ -52,8 +52,9 @@ class ImageTowerConfig(Config):
 class TowerConfig(ImageTowerConfig):
     """The two towers of a system; what a tower does not need is not read.
 
-    A tower is one of the built-in ones ("vit", "resnet", "swin"; "transformer"), a local folder, a name on the Hugging
-    Face hub, "timm:NAME", "open_clip:NAME", or "config:FOLDER" (an architecture, whose weights come with a checkpoint).
+    A tower is one of the built-in ones ("vit", "resnet", "swin", "masked_vit", which is that of `mae` and `mae_clip`;
+    "transformer"), a local folder, a name on the Hugging Face hub, "timm:NAME", "open_clip:NAME", or "config:FOLDER"
+    (an architecture, whose weights come with a checkpoint).
     How much of it is trained: "all", "frozen", "last:N" (the last N blocks), "lora:R" (rank R beside the attention's
     linear maps), "lora:R:all" (beside all linear maps), or "auto": a built-in tower all, a pretrained one frozen.
     """
@@ -156,6 +157,10 @@ def build_image(config: ImageTowerConfig, spec: DataSpec) -> ImageEncoder:
             activation=config.tower_activation,
             dropout=config.tower_dropout,
         )
+    elif config.image_encoder == "masked_vit":
+        from diptych.encoders.masked import masked_tower
+
+        tower = masked_tower(config, spec)
     elif config.image_encoder == "resnet":
         tower = ResNetTower(
             image_size=spec.image_size, width=config.image_width, blocks=config.image_blocks, channels=spec.channels

@@ -21,7 +21,9 @@ from diptych.core.model import Model
 from diptych.core.saved import WEIGHTS, named_weights, read_record, read_tensors
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.image import ViT
+from diptych.encoders.masked import MaskedViT
 from diptych.encoders.offers import Sighted
+from diptych.encoders.towers import IMAGE_TOWERS
 from diptych.nn.pool import MeanAttentionPool
 from diptych.nn.resize import resize_positions
 from diptych.nn.windows import WindowAttention
@@ -67,7 +69,7 @@ def begin_with(model: Model, folder: str, config: Config) -> None:
         raise UserError(f"init={folder} has no weights yet: its training has not come to a first score; let it go on")
     changed = _changed(record["config"], config)
     for name in MEANING:
-        if name in changed:
+        if name in changed and not _names_tell(name, record["config"][name], config):
             raise UserError(f"init={folder} cannot be begun with: {changed[name]}; give --set {name} as it was")
     weights = read_tensors(place / WEIGHTS)
     own = named_weights(model)
@@ -76,6 +78,7 @@ def begin_with(model: Model, folder: str, config: Config) -> None:
         if not weights:
             raise UserError(f"init={folder} holds a {record['system']!r}, which has no image tower to begin with")
     weights |= {name: _resized(part, weights[name]) for name, part in _grids(model).items() if name in weights}
+    _same_tower(model, weights, folder)
     wrong = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
     wrong += sorted(weights.keys() - own.keys())
     if wrong:
@@ -88,6 +91,24 @@ def begin_with(model: Model, folder: str, config: Config) -> None:
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(weights[name])
+
+
+def _names_tell(name: str, before: object, config: Config) -> bool:
+    """Tell whether a setting is the kind of a built-in tower, each of which has weights of other names."""
+    return name == "image_encoder" and {before, config.model_dump()[name]} <= set(IMAGE_TOWERS)
+
+
+def _same_tower(model: Model, weights: Mapping[str, Tensor], folder: str) -> None:
+    """Refuse to mix the two vision transformers, whose runs both say "vit", with a word on which it was."""
+    if not isinstance(model, Sighted):
+        return
+    plain = "image_tower.norm_before.weight" in weights
+    if isinstance(model.image_tower, ViT) and not plain and "image_tower.class_token" in weights:
+        raise UserError(
+            f"init={folder} hid patches from its tower, which is of another kind: give --set image_encoder=masked_vit"
+        )
+    if isinstance(model.image_tower, MaskedViT) and plain:
+        raise UserError(f"init={folder} hid no patches from its tower: give --set image_encoder=vit, or another run")
 
 
 def _of_tower(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
