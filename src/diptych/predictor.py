@@ -29,6 +29,7 @@ from diptych.metrics.zero_shot import zero_shot_weights
 from diptych.models.adapting import name, ranked
 from diptych.models.answering import answers_to
 from diptych.models.captioning import tell
+from diptych.models.generating import pictures_for
 from diptych.search.find import find_hybrid, reorder
 from diptych.search.folder import FolderIndex
 from diptych.search.index import Hit, Index
@@ -237,6 +238,10 @@ class Predictor:
         pixels = self._decode(picture).to(self.device)
         return answers_to(self.model, self.tokenizer, self.spec, pixels, questions, count=count)
 
+    def generate(self, texts: Sequence[str] | str, *, count: int = 1, seed: int = 0) -> list[list[Image.Image]]:
+        """Draw `count` pictures for each text; the same seed draws the same ones, whatever else is asked for."""
+        return pictures_for(self.model, self.tokenizer, self.spec, texts, count=count, seed=seed)
+
     def embed_rows(
         self, source: Source, rows: Int64[np.ndarray, " n"], *, skipped: list[Problem] | None = None, workers: int = 2
     ) -> Iterator[tuple[Int64[np.ndarray, " k"], Float32[np.ndarray, "k d"]]]:
@@ -274,22 +279,16 @@ def load(run: str | Path, *, device: str = "auto") -> Predictor:
     """Open a trained run.
 
     Args:
-        run: the folder that `diptych train --out` wrote.
+        run: the folder that `diptych train --out` wrote; "USER/NAME" of a model in the hub's cache; "hf:USER/NAME", or
+            "hf:USER/NAME@REVISION", of one that may be fetched from the hub.
         device: "auto", "cpu", "cuda", "mps".
 
     Raises:
         UserError: when the folder is no run, is cut short, or its weights do not fit.
     """
     found = load_run(Path(run))
-    return Predictor(
-        found.model,
-        found.tokenizer,
-        found.spec,
-        crop=found.crop,
-        identity=found.identity,
-        system=found.system,
-        device=pick_device(device),
-    )
+    parts, place = (found.model, found.tokenizer, found.spec), pick_device(device)
+    return Predictor(*parts, crop=found.crop, identity=found.identity, system=found.system, device=place)
 
 
 def _numpy(vectors: list[Tensor]) -> Float32[np.ndarray, "n d"]:

@@ -43,6 +43,7 @@ SMALL = {
 TOWERS = {"image_encoder": "vit", "text_encoder": "transformer"}  # for systems whose own are pretrained
 
 SMALL_CNN = {"image_width": 8, "image_blocks": (1, 1), "heads": 2, "hidden": 24, "encoder_layers": 2}
+SMALL_GAN = {"generator_width": 4, "critic_width": 4, "noise": 5, "text_code": 6}
 SMALL_ASK = {"image_width": 8, "image_blocks": (1, 1), "heads": 2, "hidden": 24}
 
 # More than one shape of a system, by the settings that make it.
@@ -78,6 +79,11 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"variant": "feature", "text_train": "frozen", "distance": "squared", "mirror": True, "standardise": True},
     ],
     "fine_tune": [{}, {"image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)}],
+    "gan_cls": [
+        {**SMALL_GAN},
+        {**SMALL_GAN, "text_train": "frozen", "interpolation": 0.0, "cls_weight": 0.0, "critic_norm": "none"},
+        {**SMALL_GAN, "condition": "everywhere", "critic_norm": "spectral", "match": "projection", "game": "hinge"},
+    ],
     "mae": [{}, {"normalise_patches": False, "image_pool": "mean"}],
     "mae_clip": [
         {},

@@ -18,8 +18,10 @@ from diptych.cli.evaluate import evaluate
 from diptych.cli.explain import explain
 from diptych.cli.export import export
 from diptych.cli.fewshot import fewshot
+from diptych.cli.generate import generate
 from diptych.cli.index import index
 from diptych.cli.models import models
+from diptych.cli.push import push
 from diptych.cli.search import search
 from diptych.cli.serve import serve
 from diptych.cli.train import train
@@ -49,8 +51,10 @@ for verb in (
     classify,
     caption,
     ask,
+    generate,
     explain,
     export,
+    push,
     fewshot,
     words,
 ):

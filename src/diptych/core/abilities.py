@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diptych.core.errors import UserError
-from diptych.core.model import Answerer, Captioner, Classifier, Model, PairEncoder
+from diptych.core.model import Answerer, Captioner, Classifier, ImageGenerator, Model, PairEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,13 @@ ABILITIES = (
         "image-classification",
         'model.classify("photo.jpg")',
         "diptych classify {run} PICTURE",
+    ),
+    Ability(
+        ImageGenerator,
+        "draws no pictures; gan_cls does",
+        "text-to-image",
+        'model.generate("a large red circle", count=8)',
+        'diptych generate {run} "a text"',
     ),
 )
 

@@ -1,0 +1,1 @@
+"""Generate: systems that draw pictures for texts."""
