@@ -38,10 +38,10 @@ def generate(
     from diptych.core.errors import UserError
     from diptych.predictor import load
 
-    drawn = np.array(load(run, device=device).generate(texts, count=count, seed=seed))
-    drawn = drawn.repeat(scale, axis=2).repeat(scale, axis=3)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".bmp"):
         raise UserError(f"--out {out} is no name of a picture file; give one that ends in .png, .jpg or .webp")
+    drawn = np.array(load(run, device=device).generate(texts, count=count, seed=seed))
+    drawn = drawn.repeat(scale, axis=2).repeat(scale, axis=3)
     named = (
         {out.with_stem(f"{out.stem}-{text}-{one}"): drawn[text, one] for text, one in np.ndindex(drawn.shape[:2])}
         if apart
@@ -49,8 +49,8 @@ def generate(
     )
     for path, picture in named.items():
         _save(path, picture)
-    row = f" each of {len(drawn)} texts has a row" if len(drawn) > 1 and not apart else ""
-    typer.echo(f"{drawn.shape[0] * drawn.shape[1]} pictures in {out if not apart else f'{len(named)} files'}.{row}")
+    where = f"{len(named)} files beside {out}" if apart else f"{out}, a row for each text"
+    typer.echo(f"{len(texts) * count} pictures in {where}")
 
 
 def sheet(drawn: UInt8[np.ndarray, "n k h w 3"]) -> UInt8[np.ndarray, "height width 3"]:

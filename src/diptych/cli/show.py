@@ -25,8 +25,8 @@ def show_source(source: Source) -> None:
         typer.echo(f"and {len(source.problems) - TOLD:,} more; `diptych check` lists all", err=True)
 
 
-def show_scores(scores: Mapping[str, float], *, split: str) -> None:
-    """Print scores by flat names, a row for each kind of them."""
+def show_scores(scores: Mapping[str, float], *, split: str, protocol: str = "") -> None:
+    """Print scores by flat names, a row for each kind of them, and how they came about where that must be known."""
     title = f"Scores on {split}"
     for shown in tables(scores):
         table = Table(title=title, title_justify="left", box=None)
@@ -37,6 +37,8 @@ def show_scores(scores: Mapping[str, float], *, split: str) -> None:
             table.add_row(row, *cells)
         Console().print(table)
         title = ""
+    if protocol:
+        typer.echo(protocol)
 
 
 def show_hits(hits: Sequence[Hit]) -> None:

@@ -90,11 +90,12 @@ def _tell(out: Path, experiment: Experiment, result: Result, scores: dict[str, f
     from diptych.report.card import write_card
     from diptych.report.run import write_report
 
+    protocol = experiment.data.protocol("test") if scores else ""
     if scores:
-        show_scores(scores, split="test")
+        show_scores(scores, split="test", protocol=protocol)
     page = write_report(out, experiment.data, experiment.model, scores=scores, split="test")
     offers = abilities(experiment.model)
-    write_card(out, scores=scores, left_out=experiment.left_out(), offers=offers)
+    write_card(out, scores=scores, left_out=experiment.left_out(), offers=offers, protocol=protocol)
     typer.echo(f"{result.steps:,} steps in {result.seconds:,.0f} s. Report: {page}")
     for ability in offers:
         typer.echo(f"Next: {ability.command.format(run=out)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SHARES = ("r@", "top", "accuracy", "precision", "recall", "map", "f1", "true")
+SHARES = ("r@", "top", "accuracy", "precision", "recall", "map", "f1", "true", "recognised", "colour", "shape")
 """Beginnings of the names of scores that are shares in [0, 1]."""
 
 

@@ -22,6 +22,7 @@ def write_card(
     split: str = "test",
     left_out: Sequence[Problem] = (),
     offers: Sequence[Ability] = (),
+    protocol: str = "",
 ) -> Path:
     """Write `README.md` into a run folder, in the form that model hubs show.
 
@@ -31,6 +32,7 @@ def write_card(
         split: on which it was.
         left_out: rows that could not be used; counted, and the first of them listed.
         offers: what the model can do.
+        protocol: how the scores came about, where they mean nothing without.
     """
     record = read_record(out)
     data = record.get("data", {})
@@ -47,6 +49,7 @@ def write_card(
         *(f"- {problem.where}: {problem.what}" for problem in left_out[:LISTED]),
         "",
         *_scores(scores, split),
+        *([protocol, ""] if protocol else []),
         "## Use",
         "",
         "```python",

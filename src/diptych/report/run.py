@@ -18,6 +18,7 @@ from diptych.report.answers import answer_sections
 from diptych.report.captions import caption_sections
 from diptych.report.classes import class_sections
 from diptych.report.curves import curves
+from diptych.report.drawings import drawing_sections
 from diptych.report.page import data_uri, render
 from diptych.report.why import why_sections
 from diptych.tasks.data import TaskData
@@ -37,12 +38,16 @@ TILES = {
     "accuracy_constant": "right with one answer to all",
     "cider_d": "CIDEr-D of the captions",
     "true": "of captions true of their picture",
+    "recognised": "of drawn pictures show what was asked",
 }
 NOTE = (
     "R@K: how often a right one is among the first K. A picture is right with any of its texts; ties count against the "
     "model; a sentence that several pictures share is right for each."
 )
-UNDRAWN = ("rank", "texts", "r@5", "mean_r@1", "words", "bleu1", "accuracy_constant", "questions")
+UNDRAWN = (
+    *("rank", "texts", "r@5", "mean_r@1", "words", "bleu1", "accuracy_constant", "questions"),
+    *("frechet", "inception"),
+)
 """Scores whose curves would only crowd the picture."""
 
 
@@ -87,6 +92,7 @@ def write_report(
                 *caption_sections(data, model, split),
                 *class_sections(data, model, split),
                 *answer_sections(data, model, split),
+                *drawing_sections(data, model, split),
                 *why_sections(data, model, split),
             ],
             "command": record.get("command", ""),
@@ -127,9 +133,11 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> str:
         name for row in history for name in row if name.startswith("valid/") and "loss" not in name
     )
     scored = [name.removeprefix("valid/") for name in measured if not name.endswith(UNDRAWN)]
+    named = dict.fromkeys(name for row in history for name in row if name.endswith("/loss") and name != "valid/loss")
+    players = {name.removesuffix("/loss"): line(name) for name in named}
     return curves(
         {
-            "loss": {"training": line("loss"), "dev": line("valid/loss")},
+            "loss": {"training": line("loss"), **players, "dev": line("valid/loss")},
             "dev scores": {name.replace("_", " ").replace("/", ", "): line(f"valid/{name}") for name in scored},
         }
     )

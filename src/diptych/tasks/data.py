@@ -60,6 +60,10 @@ class TaskData(ABC):
         """Return the rows that were found unreadable before any batch was made."""
         return ()
 
+    def protocol(self, split: str) -> str:
+        """Say how the scores on a split came about, where they mean nothing without; empty where they do."""
+        return ""
+
     def task(self, model: Model) -> Task:
         """Return the task: train, dev as valid, test, and the judge."""
         judge = self.judge(model)
