@@ -216,3 +216,16 @@ def test_a_second_stage_goes_on_with_the_first_ones_words_and_weights(cli, run_f
     torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
     status, _, err = cli("evaluate", out, table)
     assert status == 0, err
+
+
+def test_what_draws_begins_with_the_text_tower_alone(earlier):
+    folder, weights = earlier(image_encoder="resnet", image_pool="mean")
+    model, config = build(system="gan_cls", text_train="frozen")
+    before = {name: value.detach().clone() for name, value in named_weights(model).items()}
+    begin_with(model, str(folder), config)
+    for name, value in named_weights(model).items():
+        own = name.startswith("text_tower.")
+        assert torch.equal(value, weights[name] if own else before[name]), name
+    other, config = build(system="gan_cls", text_pool="mean")
+    with pytest.raises(UserError, match="text_pool was 'auto' and is 'mean'"):
+        begin_with(other, str(folder), config)

@@ -14,7 +14,7 @@ from diptych.report.page import data_uri
 from diptych.tasks.data import TaskData
 from diptych.tasks.drawings import NOISE, DrawingData, spread
 
-SHOWN, EACH, SIDE = 16, 7, 96
+SHOWN, EACH, SIDE = 16, 6, 96
 """Captions on the page, pictures drawn for each, and pixels of a picture's side."""
 
 

@@ -46,7 +46,7 @@ NOTE = (
 )
 UNDRAWN = (
     *("rank", "texts", "r@5", "mean_r@1", "words", "bleu1", "accuracy_constant", "questions"),
-    *("frechet", "inception"),
+    *("frechet", "inception", "real/recognised", "real/colour", "real/shape"),
 )
 """Scores whose curves would only crowd the picture."""
 

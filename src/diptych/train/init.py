@@ -1,7 +1,7 @@
 """Begin a training with the weights of an earlier run, as the second stage of a recipe does.
 
 Positions are resized when the pictures have another size; everything else must fit. A system that learns something else
-than the earlier run did takes its image tower alone.
+than the earlier run did takes its image tower alone or, where it looks at no picture, its text tower.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from diptych.core.saved import WEIGHTS, named_weights, read_record, read_tensors
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.image import ViT
 from diptych.encoders.masked import MaskedViT
-from diptych.encoders.offers import Sighted
+from diptych.encoders.offers import Sighted, Worded
 from diptych.encoders.towers import IMAGE_TOWERS
 from diptych.nn.pool import MeanAttentionPool
 from diptych.nn.resize import resize_positions
@@ -52,7 +52,7 @@ def tokens_of(folder: str, spec: DataSpec) -> tuple[Tokenizer, DataSpec]:
 
 
 def begin_with(model: Model, folder: str, config: Config) -> None:
-    """Give a new model the weights of an earlier run; of one that learnt something else, those of the image tower.
+    """Give a new model the weights of an earlier run; of one that learnt something else, those of a tower alone.
 
     Args:
         model: just built; changed in place.
@@ -68,15 +68,17 @@ def begin_with(model: Model, folder: str, config: Config) -> None:
     if not (place / WEIGHTS).is_file():
         raise UserError(f"init={folder} has no weights yet: its training has not come to a first score; let it go on")
     changed = _changed(record["config"], config)
-    for name in MEANING:
+    sighted = isinstance(model, Sighted)
+    for name in MEANING if sighted else [name for name in MEANING if not name.startswith("image_")]:
         if name in changed and not _names_tell(name, record["config"][name], config):
             raise UserError(f"init={folder} cannot be begun with: {changed[name]}; give --set {name} as it was")
     weights = read_tensors(place / WEIGHTS)
     own = named_weights(model)
-    if isinstance(model, Sighted) and models.load(record["system"]).Config.learns != config.learns:
-        weights, own = (_of_tower(found) for found in (weights, own))
+    if isinstance(model, Sighted | Worded) and models.load(record["system"]).Config.learns != config.learns:
+        side = "image" if sighted else "text"
+        weights, own = (_of_tower(found, side) for found in (weights, own))
         if not weights:
-            raise UserError(f"init={folder} holds a {record['system']!r}, which has no image tower to begin with")
+            raise UserError(f"init={folder} holds a {record['system']!r}, which has no {side} tower to begin with")
     weights |= {name: _resized(part, weights[name]) for name, part in _grids(model).items() if name in weights}
     _same_tower(model, weights, folder)
     wrong = [name for name, value in own.items() if name not in weights or weights[name].shape != value.shape]
@@ -111,9 +113,9 @@ def _same_tower(model: Model, weights: Mapping[str, Tensor], folder: str) -> Non
         raise UserError(f"init={folder} hid no patches from its tower: give --set image_encoder=vit, or another run")
 
 
-def _of_tower(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of the image tower alone."""
-    return {name: value for name, value in weights.items() if name.startswith("image_tower.")}
+def _of_tower(weights: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:
+    """Return the weights of one tower alone."""
+    return {name: value for name, value in weights.items() if name.startswith(f"{side}_tower.")}
 
 
 def _changed(before: Mapping[str, Any], config: Config) -> dict[str, str]:
