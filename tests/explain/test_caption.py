@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from diptych.core.batch import Batch
+from diptych.core.batch import Batch, States
 from diptych.core.errors import UserError
 from diptych.data.tokenizer import Tokenizer
 from diptych.explain.caption import maps_of_words
 from diptych.explain.explanation import explain
 from diptych.explain.occlusion import CELLS
+from diptych.explain.words import tokens_of_words
 from diptych.models.caption import cnn_captioner
 from tests.models.systems import SMALL_CNN, SPEC
 
@@ -82,10 +83,34 @@ def test_a_word_that_the_model_never_read_has_an_empty_map(model, tokenizer, spe
     assert not found.by_word[10:].any()
 
 
+@pytest.mark.parametrize("method", ["gradcam", "hirescam"])
+def test_the_gradient_to_the_cells_gives_each_word_a_map_too(model, tokenizer, method):
+    image = picture()
+    maps, score = maps_of_words(model, tokenizer, image, TEXT, context=32, method=method)
+    states = model.image_tower(image[None])
+    cells = states.tokens.detach().requires_grad_()
+    tokens, real = tokenizer([TEXT], 12)
+    levels, mask = model.look(Batch(image_states=States(cells, states.mask, states.summary)))
+    logs = model.log_probs(tokens, real, levels, mask)[0]
+    assert score == pytest.approx(float(logs.detach().sum()), abs=1e-4)
+    side, own = round(cells.shape[1] ** 0.5), [place for _, place in tokens_of_words(tokenizer, TEXT, len(tokens[0]))]
+    for number, places in enumerate(own):
+        wanted = torch.zeros(cells.shape[1])
+        for place in places:
+            (slope,) = torch.autograd.grad(logs[place - 1], cells, retain_graph=True)
+            slope = slope[0].mean(0, keepdim=True) if method == "gradcam" else slope[0]
+            wanted += (cells[0].detach() * slope).sum(1).clamp(min=0)
+        assert torch.allclose(maps[number].flatten(), wanted, atol=1e-5)
+        assert maps[number].shape == (side, side)
+    assert maps.any()
+
+
 def test_methods_that_need_two_towers_are_refused(model, tokenizer, spec):
-    with pytest.raises(UserError, match=r"gradcam explains how a picture meets a text.*method=occlusion"):
-        explain(model, tokenizer, spec, picture(), TEXT, method="gradcam")
+    with pytest.raises(UserError, match=r"relevance follows attention inside two towers.*method=occlusion"):
+        explain(model, tokenizer, spec, picture(), TEXT, method="relevance")
     with pytest.raises(UserError, match=r"unknown method 'occlusoin'.*occlusion"):
         explain(model, tokenizer, spec, picture(), TEXT, method="occlusoin")
     with pytest.raises(UserError, match="against"):
         explain(model, tokenizer, spec, picture(), TEXT, against=["a blue square"])
+    with pytest.raises(UserError, match="an answer is explained of a system that answers"):
+        explain(model, tokenizer, spec, picture(), TEXT, answer="red")

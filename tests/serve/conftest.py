@@ -64,6 +64,14 @@ def picture(colour: str = "red", *, size: tuple[int, int] = (60, 40), kind: str 
     return buffer.getvalue()
 
 
+def halves() -> bytes:
+    """Make a picture whose places differ."""
+    image, buffer = Image.new("RGB", (90, 60), "green"), io.BytesIO()
+    image.paste("red", (10, 5, 40, 30))
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 @dataclass
 class Running:
     """A server in a process of its own."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from diptych.serve.app import STATIC
-from tests.serve.conftest import picture
+from tests.serve.conftest import halves, picture
+from tests.serve.telling import answerer, served, writer
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 FLAGS = [
@@ -148,6 +149,56 @@ def test_a_phone_in_chinese_and_in_the_dark(server, visit):
     page.tap("#language")
     assert page.locator("#tabs button").all_inner_texts() == ["Search", "Tags", "Why"]
     assert page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_a_captioner_shows_where_each_word_comes_from(visit):
+    with served(writer()) as server:
+        page = visit(server)
+        assert page.locator("#tabs button").all_inner_texts() == ["Why", "Caption"]
+        page.click("[data-tab=caption]")
+        page.click("#caption-form > button")
+        page.get_by_text("Choose a picture first").wait_for()
+        dropped(page, halves(), "#caption .drop")
+        page.click("#caption-form > button")
+        page.wait_for_selector("#caption-why .words button")
+        assert page.locator("#caption-found .choice").count() == 3
+        first = page.locator("#caption-found button").first
+        assert first.get_attribute("aria-pressed") == "true"
+        words = page.locator("#caption-why .words button")
+        assert " ".join(words.all_inner_texts()).split() == first.inner_text().split()
+        page.locator("#caption-found button").nth(1).click()
+        page.wait_for_selector("#caption-why .words button")
+        assert page.locator("#caption-found [aria-pressed=true]").count() == 1
+        page.click("[data-tab=why]")
+        dropped(page, halves(), "#why .drop")
+        page.fill("#why-text", "a small green star")
+        page.keyboard.press("Enter")
+        words = page.locator("#why-found .words button")
+        words.nth(3).wait_for()
+        heat = page.locator("#why .heat")
+        whole = heat.get_attribute("src")
+        words.first.focus()
+        page.keyboard.press("Enter")
+        assert words.first.get_attribute("aria-pressed") == "true"
+        assert heat.get_attribute("src") != whole
+        page.keyboard.press("Enter")
+        assert heat.get_attribute("src") == whole
+
+
+def test_an_answerer_is_asked_and_says_why(visit):
+    with served(answerer()) as server:
+        page = visit(server, locale="zh-CN")
+        assert page.locator("#tabs button").all_inner_texts() == ["提问"]
+        dropped(page, halves(), "#ask .drop")
+        page.fill("#ask-text", "what colour is the circle?")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#ask-why .words span")
+        answers = page.locator("#ask-found b").all_inner_texts()
+        assert len(answers) == 5
+        assert page.inner_text("#ask-why strong") == f"为什么是“{answers[0]}”？"
+        page.locator("#ask-found button").nth(2).click()
+        page.get_by_text(f"为什么是“{answers[2]}”？").wait_for()
+        assert page.locator("#ask .heat").count() == 1
 
 
 def test_a_token_is_asked_for_or_comes_with_the_address(begin, visit):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from diptych.cli.options import Device, Json, write_json
 def explain(
     run: Annotated[Path, typer.Argument(help="The folder that `diptych train --out` wrote.")],
     picture: Annotated[Path, typer.Argument(help="A picture file.")],
-    text: Annotated[str | None, typer.Argument(help="A text; a captioner's own when not given.")] = None,
+    text: Annotated[str | None, typer.Argument(help="A text, or a question; a captioner's own when not given.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to draw it: .png, .jpg, .pdf or .svg.")] = Path(
         "why.png"
     ),
@@ -23,10 +23,13 @@ def explain(
     against: Annotated[
         list[str] | None, typer.Option(help="Another text: show what speaks for the first and not for it; repeat.")
     ] = None,
+    answer: Annotated[str, typer.Option(help="To the question: explain this one, not the likeliest.")] = "",
     device: Device = "auto",
     json: Json = None,
 ) -> None:
-    """Show where in a picture, and by which words, a text meets it; of a captioner, where it looks for each word.
+    """Show where in a picture, and by which words, a text meets it.
+
+    A captioner shows where each of its words comes from, an answerer where its answers to a question do.
 
     Example: `diptych explain runs/mine dog.jpg "a dog runs through the snow" -o why.png`
     """
@@ -41,16 +44,18 @@ def explain(
         if text is None and not isinstance(predictor.model, Captioner):
             raise UserError('explain takes a text: diptych explain RUN PICTURE "a red circle"')
         told = predictor.caption(picture)[0][0][0] if text is None else text
-        found = predictor.explain(picture, told, method=method, against=against or ())
+        found = predictor.explain(picture, told, method=method, against=against or (), answer=answer)
         height, width = size_of(picture)
     except BadPicture as error:
         raise UserError(f"{picture}: {error}") from None
+    for name, chance in found.answers:
+        typer.echo(f"{100 * chance:5.1f} %  {name}")
     typer.echo(f"{found.unit} {found.score:.3f}, picture by {found.method}, words by {found.word_method}")
     typer.echo("  ".join(f"{word} {weight:.2f}" for word, weight in found.words))
     draw_why(out, found, proportions=height / width if predictor.crop == "squash" else 1.0)
     typer.echo(f"Drawn: {out}")
     words = [{"word": word, "weight": weight} for word, weight in found.words]
-    heat = [[round(float(value), 4) for value in row] for row in found.heat]
+    parts = [{"name": name, "heat": _rows(heat)} for name, heat in found.parts()]
     write_json(
         json,
         {
@@ -60,6 +65,12 @@ def explain(
             "method": found.method,
             "word_method": found.word_method,
             "words": words,
-            "heat": heat,
+            "answers": [{"text": name, "probability": chance} for name, chance in found.answers],
+            "heat": _rows(found.heat),
+            "parts": parts,
         },
     )
+
+
+def _rows(heat: Any) -> list[list[float]]:
+    return [[round(float(value), 4) for value in row] for row in heat]

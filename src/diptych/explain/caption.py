@@ -1,4 +1,4 @@
-"""Why a caption says what it says: for each of its words the parts of the picture without which it becomes unlikely."""
+"""Why a caption says what it says: for each of its words the parts of the picture that it comes from."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from torch import Tensor
 
 from diptych.core.batch import Batch
 from diptych.data.tokenizer import Tokenizer
-from diptych.explain.occlusion import without_parts
+from diptych.explain.told import Told, maps_of
 from diptych.explain.words import read_by, tokens_of_words
 from diptych.models.captioning import CaptionModel
 
 
-@torch.no_grad()
 def maps_of_words(
-    model: CaptionModel, tokenizer: Tokenizer, image: Shaped[Tensor, "c h w"], text: str, *, context: int
+    model: CaptionModel,
+    tokenizer: Tokenizer,
+    image: Shaped[Tensor, "c h w"],
+    text: str,
+    *,
+    context: int,
+    method: str = "auto",
 ) -> tuple[Float[Tensor, "k i j"], float]:
-    """Cover one part of a picture after another, and see which words of a text the model then doubts.
+    """Say where in a picture each word of a text comes from.
 
     Args:
         model: in evaluation mode.
@@ -25,19 +30,31 @@ def maps_of_words(
         image: of the model's size, on its device.
         text: what it wrote, or any other.
         context: the most tokens that the model reads.
+        method: as `maps_of` takes it.
 
     Returns:
-        For each word and each cell of a grid the fall of its log-probability, in nats, >= 0; zeros for a word that
-        was cut off. And the log-probability of the whole text.
+        For each word evidence in each cell of a grid, >= 0; zeros for a word that was cut off. And the log-probability
+        of the whole text in nats.
+
+    Raises:
+        UserError: for a method that cannot see into this model.
     """
-    tokens, content = read_by(tokenizer, text, min(context, model.config.text_context))
+    words = words_told(model, tokenizer, text, context=context)
+    found = maps_of(words, model, image, method=method)
+    falls = torch.cat([torch.zeros_like(found[:1]), found])  # the begin mark is given
+    places = [own for _, own in tokens_of_words(tokenizer, text, len(falls))]
+    with torch.no_grad():
+        score = float(words(Batch(image=image[None])).sum())
+    return torch.stack([falls[own].sum(0) for own in places]), score
 
-    def words(images: Tensor) -> Tensor:
-        levels, mask = model.look(Batch(image=images))
-        told = tokens.to(images.device).expand(len(images), -1)
-        return model.log_probs(told, torch.ones_like(told, dtype=torch.bool), levels, mask)
 
-    falls = without_parts(words, image).cpu()
-    falls = torch.cat([torch.zeros_like(falls[:1]), falls]) * content[:, None, None]  # the begin mark is given
-    places = [own for _, own in tokens_of_words(tokenizer, text, len(tokens))]
-    return torch.stack([falls[own].sum(0) for own in places]), float(words(image[None]).sum())
+def words_told(model: CaptionModel, tokenizer: Tokenizer, text: str, *, context: int) -> Told:
+    """Return what gives the log-probability of each token of a text but the first, in nats."""
+    tokens, _ = read_by(tokenizer, text, min(context, model.config.text_context))
+
+    def told(pictures: Batch) -> Tensor:
+        levels, mask = model.look(pictures)
+        texts = tokens.to(levels[0].device).expand(len(pictures), -1)
+        return model.log_probs(texts, torch.ones_like(texts, dtype=torch.bool), levels, mask)
+
+    return told

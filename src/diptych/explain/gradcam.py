@@ -8,10 +8,14 @@ Reference:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Cam: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From features (n, d) and their gradient to the evidence of each place (n)."""
 
 
 def grad_cam(features: Float[Tensor, "n d"], gradient: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -36,13 +40,17 @@ def place_cam(features: Float[Tensor, "n d"], gradient: Float[Tensor, "n d"]) ->
 
 
 def cells_for(
-    values: Callable[[Float[Tensor, "b n d"]], Float[Tensor, " s"]], cells: Float[Tensor, "b n d"]
+    values: Callable[[Float[Tensor, "b n d"]], Float[Tensor, " s"]],
+    cells: Float[Tensor, "b n d"],
+    *,
+    cam: Cam = place_cam,
 ) -> Float[Tensor, "s b n"]:
     """Say for each of several values which cells speak for it, as for each word of a caption or for an answer.
 
     Args:
         values: from the cells of a grid to the values explained, such as the log-probability of each word; in one pass.
         cells: what the rest of a model looks at, in the place of the picture.
+        cam: `grad_cam` or `place_cam`.
 
     Returns:
         Evidence of each cell for each value, >= 0; zeros for a value that does not depend on the cells.
@@ -57,5 +65,5 @@ def cells_for(
         for number, value in enumerate(found):
             kept = number + 1 < len(found)
             (gradient,) = torch.autograd.grad(value, leaf, retain_graph=kept, materialize_grads=True)
-            maps.append(torch.stack([place_cam(*each) for each in zip(leaf.detach(), gradient, strict=True)]))
+            maps.append(torch.stack([cam(*each) for each in zip(leaf.detach(), gradient, strict=True)]))
     return torch.stack(maps) if maps else cells.new_zeros(0, *cells.shape[:2])

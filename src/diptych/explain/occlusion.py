@@ -14,9 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from diptych.core.batch import Batch
-from diptych.core.model import PairEncoder
-
 CELLS = 8  # of a side of the grid; a cover is three cells wide
 
 
@@ -53,26 +50,22 @@ def without_parts(values: Values, image: Shaped[Tensor, "c h w"]) -> Float[Tenso
 
 @torch.no_grad()
 def without_words(
-    encoder: PairEncoder, tokens: Int[Tensor, " t"], content: Bool[Tensor, " t"], picture: Float[Tensor, "1 d"]
+    score: Callable[[Int[Tensor, "n t"]], Float[Tensor, " n"]], tokens: Int[Tensor, " t"], content: Bool[Tensor, " t"]
 ) -> Float[Tensor, " t"]:
     """Leave one token of a text out after another.
 
     Args:
-        encoder: of texts.
+        score: of texts without padding, such as their cosine with a picture.
         tokens: without padding.
         content: which tokens may be left out; marks of begin and end may not.
-        picture: the unit vector that the text is compared with.
 
     Returns:
-        For each token the fall of the cosine without it, >= 0.
+        For each token the fall of the score without it, >= 0.
     """
     falls = torch.zeros(len(tokens), device=tokens.device)
     places = content.nonzero().flatten().tolist()
     if not places or len(tokens) < 2:
         return falls
     shorter = torch.stack([torch.cat([tokens[:place], tokens[place + 1 :]]) for place in places])
-    real = torch.ones_like(shorter, dtype=torch.bool)
-    left = (encoder.encode_text(Batch(tokens=shorter, token_mask=real)) * picture).sum(1)
-    whole = encoder.encode_text(Batch(tokens=tokens[None], token_mask=torch.ones_like(tokens[None], dtype=torch.bool)))
-    falls[places] = ((whole * picture).sum() - left).clamp(min=0).to(falls.dtype)
+    falls[places] = (score(tokens[None]) - score(shorter)).clamp(min=0).to(falls.dtype)
     return falls

@@ -81,9 +81,9 @@ def explain_pair(
     if not isinstance(model, PairEncoder):
         raise UserError("only a system that has pictures and texts in one space can be explained so: clip is one")
     with torch.no_grad():
-        text, picture = _text(model, tokens), model.encode_image(Batch(image=image[None]))
+        text, picture = _texts(model, tokens[None]), model.encode_image(Batch(image=image[None]))
         score = float((picture * text).sum())
-        others = [_text(model, other) for other in against]
+        others = [_texts(model, other[None]) for other in against]
         wanted = text - torch.stack(others).mean(0) if others else text
     if method == "auto" and not isinstance(model, Towered):
         method = "occlusion"
@@ -95,15 +95,14 @@ def explain_pair(
     else:
         grid, method = _looked_into(model, image, wanted, method, steady=steady)
     if word_method == "occlusion":
-        words = without_words(model, tokens, content, picture)
+        words = without_words(lambda texts: (_texts(model, texts) * picture).sum(1), tokens, content)
     else:
         words = _of_text(model, tokens, picture, word_method) * content
     return Evidence(grid.cpu(), words.cpu(), score, method, word_method)
 
 
-def _text(encoder: PairEncoder, tokens: Int[Tensor, " t"]) -> Float[Tensor, "1 d"]:
-    real = torch.ones_like(tokens[None], dtype=torch.bool)
-    return encoder.encode_text(Batch(tokens=tokens[None], token_mask=real))
+def _texts(encoder: PairEncoder, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+    return encoder.encode_text(Batch(tokens=tokens, token_mask=torch.ones_like(tokens, dtype=torch.bool)))
 
 
 @torch.enable_grad()

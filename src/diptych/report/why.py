@@ -61,12 +61,15 @@ def draw_why(out: Path, found: Explanation, *, proportions: float = 1.0) -> Path
     from matplotlib.figure import Figure
 
     tall = min(max(proportions, 1 / _LONGEST), _LONGEST) * _WIDTH / 2
-    below = 0.0 if found.by_word is None else math.ceil(len(found.by_word) / _ACROSS) * _SMALL
+    parts = found.parts()
+    below = math.ceil(len(parts) / _ACROSS) * _SMALL
     lines = 1 + math.ceil(sum(len(word) + 2 for word, _ in found.words) / 62)
     height = tall + 0.6 + _LINE * lines + below
     figure = Figure(figsize=(_WIDTH, height), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.02, 1 - 0.42 / height, f"{found.unit} {found.score:.3f}", fontsize=15, color=INK, weight="bold")
+    title = f"{found.answers[0][0]}, " if found.answers else ""
+    title += f"{found.unit} {found.score:.3f}"
+    figure.text(0.02, 1 - 0.42 / height, title, fontsize=15, color=INK, weight="bold", family=_fonts())
     how = found.method if found.method == found.word_method else f"{found.method}, words by {found.word_method}"
     figure.text(0.98, 1 - 0.42 / height, how, fontsize=10, color=SOFT, ha="right")
     bottom = (_LINE * lines + below) / height
@@ -78,7 +81,7 @@ def draw_why(out: Path, found: Explanation, *, proportions: float = 1.0) -> Path
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a letter that no font here has is drawn as a box
         _write(row, found.words)
-        _each_word(figure, found, height)
+        _each_part(figure, found.picture, parts, height)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(out)
@@ -105,17 +108,20 @@ def _write(axes: Axes, words: Sequence[tuple[str, float]]) -> None:
         x += width + 15
 
 
-def _each_word(figure: Figure, found: Explanation, height: float) -> None:
-    """Draw the map of each word below, where each has its own."""
-    if found.by_word is None:
-        return
-    rows = math.ceil(len(found.by_word) / _ACROSS)
-    for number, (heat, (word, _)) in enumerate(zip(found.by_word, found.words, strict=True)):
+def _each_part(
+    figure: Figure,
+    picture: UInt8[np.ndarray, "h w 3"],
+    parts: Sequence[tuple[str, Float32[np.ndarray, "h w"]]],
+    height: float,
+) -> None:
+    """Draw the map of each word or answer below, where each has its own."""
+    rows = math.ceil(len(parts) / _ACROSS)
+    for number, (name, heat) in enumerate(parts):
         row, column = divmod(number, _ACROSS)
         left, bottom = 0.02 + column * 0.96 / _ACROSS, ((rows - 1 - row) * _SMALL + 0.05) / height
         axes = figure.add_axes((left, bottom, 0.94 / _ACROSS, (_SMALL - 0.35) / height))
-        axes.imshow(overlay(found.picture, heat), aspect="auto")
-        axes.set_title(word, fontsize=10, color=INK, family=_fonts(), pad=3)
+        axes.imshow(overlay(picture, heat), aspect="auto")
+        axes.set_title(name, fontsize=10, color=INK, family=_fonts(), pad=3)
         axes.set_axis_off()
 
 

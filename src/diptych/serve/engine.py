@@ -133,13 +133,14 @@ class Engine:
         chances = (cosines * float(self._pairs().scale())).softmax(0).tolist()
         return sorted(zip(labels, chances, strict=True), key=lambda pair: -pair[1])
 
-    async def explain(self, picture: Picture, text: str, *, method: str, steady: bool) -> Explanation:
-        """Say why a picture met a text, or why a captioner would write it."""
+    async def explain(self, picture: Picture, text: str, *, method: str, steady: bool, answer: str) -> Explanation:
+        """Say why a picture met a text, a captioner would write it, or a question got its answer."""
         if "explain" not in self.offers:
             raise self._lacks()
         held, pixels = self.predictor, await self._square(picture)
-        work = partial(explain, self._watched, held.tokenizer, held.spec, pixels, text, method=method, steady=steady)
-        return await asyncio.get_running_loop().run_in_executor(self._reasons, work)
+        work = partial(explain, self._watched, held.tokenizer, held.spec, pixels, text)
+        chosen = partial(work, method=method, steady=steady, answer=answer)
+        return await asyncio.get_running_loop().run_in_executor(self._reasons, chosen)
 
     async def caption(self, picture: Picture, *, count: int) -> Told:
         """Write about a picture; the likeliest text first."""
@@ -247,7 +248,7 @@ def _offers(predictor: Predictor, collection: Collection | None) -> list[str]:
     if isinstance(predictor.model, Captioner):
         offers += ["caption", "explain"]
     if isinstance(predictor.model, Answerer):
-        offers.append("ask")
+        offers += ["ask", "explain"]
     if not offers:
         raise UserError(f"{predictor.system} offers nothing to serve; clip, meshed_memory and attention_vqa do")
     return list(dict.fromkeys(offers))

@@ -8,10 +8,13 @@ from time import perf_counter
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import numpy as np
 from fastapi import APIRouter, File, Form, Query, Response, UploadFile
+from jaxtyping import Float32
 
 import diptych
 from diptych.data.images import size_of
+from diptych.explain.explanation import Explanation
 from diptych.search.index import Hit
 from diptych.serve import asked
 from diptych.serve.asked import OnePicture, Served
@@ -29,6 +32,7 @@ from diptych.serve.schemas import (
     Found,
     IdSearch,
     Limits,
+    Part,
     Problem,
     Results,
     Similarities,
@@ -54,6 +58,7 @@ _MEANING = {
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": meaning} for status, meaning in _MEANING.items()
 }
+_HEAT, _PART = 512, 96  # pixels of a heat map's side at most: of the whole, and of one word or answer
 router = APIRouter(prefix="/api", responses=REFUSALS)
 
 
@@ -166,26 +171,13 @@ async def explain(
     steady: Annotated[  # noqa: FBT002  a field of a form
         bool, Form(description="Average over small shifts of the picture: better, in nine times the time.")
     ] = False,
+    answer: Annotated[str, Form(description="To a question: explain this answer, not the likeliest.")] = "",
 ) -> Why:
-    """Say why a picture meets a text: where in the picture, and by which words."""
-    found = await engine.explain(picture, asked.text_of(text, engine.settings), method=method, steady=steady)
-    crop = engine.predictor.crop
-
-    def drawn() -> tuple[str, tuple[float, float, float, float]]:
-        height, width = size_of(picture)
-        png = base64.b64encode(heat_png(found.heat)).decode()
-        return f"data:image/png;base64,{png}", area(height, width, crop=crop)
-
-    heat, (left, top, width, height) = await engine.helped(drawn)
-    return Why(
-        score=found.score,
-        unit=found.unit,
-        words=[Word(word=word, weight=weight) for word, weight in found.words],
-        heat=heat,
-        area=Area(left=left, top=top, width=width, height=height),
-        method=found.method,
-        word_method=found.word_method,
-    )
+    """Say why a picture meets a text, a caption says what it says, or a question gets its answer: where, by what."""
+    sought = asked.text_of(answer, engine.settings, what="answer") if answer.strip() else ""
+    wanted = asked.text_of(text, engine.settings)
+    found = await engine.explain(picture, wanted, method=method, steady=steady, answer=sought)
+    return await engine.helped(lambda: _drawn(found, size_of(picture), engine.predictor.crop))
 
 
 @router.post("/caption", tags=["pictures and texts"])
@@ -209,6 +201,24 @@ async def ask(
     """Answer a question about a picture, when the model was trained to."""
     found = await engine.ask(picture, asked.text_of(question, engine.settings, what="question"), count=count)
     return Answers(answers=[Answer(answer=answer, probability=chance) for answer, chance in found])
+
+
+def _drawn(found: Explanation, size: tuple[int, int], crop: str) -> Why:
+    def png(heat: Float32[np.ndarray, "h w"], side: int) -> str:
+        return "data:image/png;base64," + base64.b64encode(heat_png(heat, side=side)).decode()
+
+    left, top, width, height = area(*size, crop=crop)
+    return Why(
+        score=found.score,
+        unit=found.unit,
+        words=[Word(word=word, weight=weight) for word, weight in found.words],
+        heat=png(found.heat, _HEAT),
+        area=Area(left=left, top=top, width=width, height=height),
+        method=found.method,
+        word_method=found.word_method,
+        answers=[Answer(answer=answer, probability=chance) for answer, chance in found.answers],
+        parts=[Part(name=name, heat=png(heat, _PART)) for name, heat in found.parts()],
+    )
 
 
 async def _results(engine: Engine, vector: Vector, *, k: int, where: dict[str, Any] | None, start: float) -> Results:

@@ -95,18 +95,6 @@ class Area(BaseModel):
     height: float
 
 
-class Why(BaseModel):
-    """Why a picture met a text."""
-
-    score: float = Field(description="What is explained.")
-    unit: str = Field(description="Of the score: cosine, or log-probability of the text in nats.")
-    words: list[Word]
-    heat: str = Field(description="A PNG to lay over the picture, as a data: address; opaque where the evidence is.")
-    area: Area = Field(description="The part of the picture that the model saw, which the heat map covers.")
-    method: str = Field(description="How the heat map was made.")
-    word_method: str = Field(description="How the words were weighed.")
-
-
 class Answer(BaseModel):
     """An answer with its probability."""
 
@@ -118,6 +106,29 @@ class Answers(BaseModel):
     """Answers to a question, the likeliest first."""
 
     answers: list[Answer]
+
+
+class Part(BaseModel):
+    """A part of what was told, with a heat map of its own."""
+
+    name: str = Field(description="A word of a caption, or an answer.")
+    heat: str = Field(description="As the heat map of the whole, smaller.")
+
+
+class Why(BaseModel):
+    """Why a picture met a text, a caption says what it says, or a question got its answer."""
+
+    score: float = Field(description="What is explained.")
+    unit: str = Field(description="Of the score: cosine, or log-probability of the text or answer in nats.")
+    words: list[Word]
+    heat: str = Field(description="A PNG to lay over the picture, as a data: address; opaque where the evidence is.")
+    area: Area = Field(description="The part of the picture that the model saw, which the heat map covers.")
+    method: str = Field(description="How the heat map was made.")
+    word_method: str = Field(description="How the words were weighed.")
+    answers: list[Answer] = Field(
+        description="Of a model that answers: the answer explained, then the likeliest others."
+    )
+    parts: list[Part] = Field(description="A map for each word of a caption, or for each of those answers.")
 
 
 class Caption(BaseModel):
@@ -149,7 +160,9 @@ class About(BaseModel):
 
     system: str = Field(description="The kind of model.")
     version: str = Field(description="Of diptych.")
-    offers: list[str] = Field(description="What it can do: search, tags, similarity, explain, caption, ask.")
+    offers: list[str] = Field(
+        description="What it can do: search, tags, similarity, explain, caption, ask. Of ask, explain takes a question."
+    )
     pictures: int = Field(description="In the index; 0 without one.")
     sample: list[Found] = Field(description="Some pictures of the index; their score is 0.")
     limits: Limits

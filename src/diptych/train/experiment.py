@@ -25,6 +25,7 @@ from diptych.tasks.task import Skipping
 from diptych.train.checkpoint import WEIGHTS, read_record
 from diptych.train.files import disk_trouble
 from diptych.train.folder import where_to_start
+from diptych.train.hub import find_run
 from diptych.train.init import begin_with, tokens_of
 from diptych.train.plan import Plan
 from diptych.train.result import Result
@@ -177,11 +178,12 @@ def save_assets(out: Path, model: Model, tokenizer: Tokenizer) -> None:
 
 
 def load_run(folder: Path) -> OpenRun:
-    """Open a run folder, wherever it was moved to.
+    """Open a run folder, wherever it was moved to: also `USER/NAME` in a hub's cache and `hf:USER/NAME` on the hub.
 
     Raises:
         UserError: when it is no run, is unfinished or cut short, or does not fit its system.
     """
+    folder = find_run(folder)
     record = read_record(folder)
     model = open_model(folder, record)
     digest = hashlib.blake2b((folder / WEIGHTS).read_bytes(), digest_size=8).hexdigest()

@@ -43,8 +43,11 @@ function choose(name, focus = false) {
   }
 }
 
+// A model that only answers explains its answers, where they stand.
+const offers = (name) => about.offers.includes(TABS[name]) && (name !== "why" || about.offers.some((one) => one === "tags" || one === "caption"));
+
 function drawTabs() {
-  const offered = Object.keys(TABS).filter((name) => about.offers.includes(TABS[name]));
+  const offered = Object.keys(TABS).filter(offers);
   at("tabs").replaceChildren(...offered.map((name) => {
     const one = make("button", { type: "button", textContent: say(`tab.${name}`), onclick: () => go(name) });
     one.dataset.tab = name;
@@ -188,21 +191,32 @@ async function explain(hit, text, place) {
   }
 }
 
-function drawWhy(place, frame, why, title) {
+function drawWhy(place, framed, why, title) {
+  const frame = framed || make("div"); // a picture that only the server can show
   frame.querySelector(".heat")?.remove();
   const heat = make("img", { className: "heat", src: why.heat, alt: "" });
   const share = (value) => `${value * 100}%`;
   Object.assign(heat.style, { left: share(why.area.left), top: share(why.area.top), width: share(why.area.width), height: share(why.area.height) });
   frame.append(heat);
-  const words = why.words.map(({ word, weight }) => {
-    const one = make("span", { textContent: word, title: weight.toFixed(2) });
+  const maps = why.answers.length ? [] : why.parts; // of a caption: a map for each word
+  const words = why.words.map(({ word, weight }, number) => {
+    const one = make(maps.length ? "button" : "span", { textContent: word, title: weight.toFixed(2) });
     one.style.setProperty("--weight", weight);
+    if (!maps.length) return one;
+    one.type = "button";
+    one.setAttribute("aria-pressed", false);
+    one.onclick = () => {
+      const now = one.getAttribute("aria-pressed") !== "true";
+      for (const other of words) other.setAttribute("aria-pressed", now && other === one);
+      heat.src = now ? maps[number].heat : why.heat;
+    };
     return one;
   });
   const shown = make("input", { type: "checkbox", checked: true, onchange: () => frame.classList.toggle("bare", !shown.checked) });
   frame.classList.remove("bare");
   place.replaceChildren(
     make("strong", { textContent: title }), make("div", { className: "words" }, ...words),
+    ...(maps.length ? [make("small", { textContent: say("why.word") })] : []),
     make("small", { textContent: `${say(why.unit === "cosine" ? "why.score" : "why.chance", why.score.toFixed(3))}. ${say("why.how", why.method, why.word_method)}` }),
     make("label", {}, shown, say("why.show")),
   );
@@ -234,7 +248,7 @@ function take(file) {
   if (pictures[tab]) URL.revokeObjectURL(pictures[tab].address);
   pictures[tab] = { file, address };
   drawDrop(document.querySelector(`[data-drop="${tab}"]`));
-  at(`${tab}-found`).replaceChildren();
+  for (const part of ["found", "why"]) at(`${tab}-${part}`)?.replaceChildren();
   at(`${tab}-form`).querySelector("textarea, input, button").focus();
 }
 
@@ -282,12 +296,14 @@ function typed(id) {
   return text;
 }
 
+function bar(name, share) {
+  const line = make("i");
+  line.style.setProperty("--share", share);
+  return [make("b", { textContent: name }), make("span", { textContent: `${(share * 100).toFixed(1)} %` }), line];
+}
+
 function bars(place, pairs) {
-  place.replaceChildren(...pairs.map(([name, share]) => {
-    const bar = make("i");
-    bar.style.setProperty("--share", share);
-    return make("li", {}, make("b", { textContent: name }), make("span", { textContent: `${(share * 100).toFixed(1)} %` }), bar);
-  }));
+  place.replaceChildren(...pairs.map(([name, share]) => make("li", {}, ...bar(name, share))));
 }
 
 onePicture("tags", async (picture) => {
@@ -302,12 +318,35 @@ onePicture("why", async (picture) => {
 });
 onePicture("caption", async (picture) => {
   const { captions } = await post("/api/caption", form({ picture, count: 3 }));
-  at("caption-found").replaceChildren(...captions.map((one) => make("li", { textContent: one.text, title: one.log_prob.toFixed(1) })));
+  choices("caption", picture, captions.map((one) => [one.text, one.log_prob.toFixed(1), make("span", { textContent: one.text })]),
+    (text) => [{ text }, say("caption.why")]);
 });
 onePicture("ask", async (picture) => {
-  const { answers } = await post("/api/ask", form({ picture, question: typed("ask-text") }));
-  bars(at("ask-found"), answers.map((one) => [one.answer, one.probability]));
+  const question = typed("ask-text");
+  const { answers } = await post("/api/ask", form({ picture, question }));
+  choices("ask", picture, answers.map((one) => [one.answer, "", bar(one.answer, one.probability)]),
+    (answer) => [{ text: question, answer }, say("ask.why", answer)]);
 });
+
+// What a model told, each of which can be chosen to see why; the first one is.
+function choices(name, picture, told, wanted) {
+  const place = at(`${name}-why`);
+  const all = told.map(([text, title, shown]) => {
+    const one = make("button", { type: "button", title, onclick: () => why(one, text) }, ...[shown].flat());
+    return one;
+  });
+  async function why(one, text) {
+    for (const other of all) other.setAttribute("aria-pressed", other === one);
+    const [fields, title] = wanted(text);
+    place.replaceChildren(make("small", { textContent: say("why.wait") }));
+    try {
+      const found = await post("/api/explain", form({ picture, ...fields }));
+      if (one.isConnected && one.getAttribute("aria-pressed") === "true") drawWhy(place, document.querySelector(`[data-drop="${name}"] .frame`), found, title);
+    } catch (error) { place.replaceChildren(); complain(error); }
+  }
+  at(`${name}-found`).replaceChildren(...all.map((one) => make("li", { className: "choice" }, one)));
+  if (all.length) why(all[0], told[0][0]);
+}
 at("why-text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); at("why-form").requestSubmit(); }
 });
@@ -326,7 +365,7 @@ function drawAll() {
 function follow() {
   at("card").close();
   const place = new URLSearchParams(location.hash.slice(1)), name = location.hash.slice(1);
-  if (about.offers.includes(TABS[name])) return choose(name);
+  if (offers(name)) return choose(name);
   if (!about.offers.includes("search")) return;
   choose("search");
   at("search-text").value = place.get("q") || "";

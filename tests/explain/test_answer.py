@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+from diptych.core.batch import Batch
+from diptych.core.errors import UserError
+from diptych.data.tokenizer import Tokenizer
+from diptych.explain.answer import evidence_of
+from diptych.explain.explanation import ANSWERS, explain
+from diptych.explain.occlusion import CELLS
+from diptych.explain.words import read_by
+from diptych.models.answer import attention_vqa, question_only
+from tests.models.systems import SMALL_ASK, SPEC
+
+QUESTION = "what colour is the circle?"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train([QUESTION, "how many rings are there?"] * 2, vocabulary=400)
+
+
+@pytest.fixture(scope="module")
+def spec(tokenizer):
+    named = {"vocabulary": tokenizer.vocabulary, "answers": ("red", "blue", "two", "圆")}
+    return SPEC.model_copy(update=named)
+
+
+def made(spec, module=attention_vqa, **settings):
+    torch.manual_seed(1)
+    config = {"text_dim": 16, "text_layers": 1, "text_heads": 2, "dim": 12, **settings}
+    model = module.build(module.Config(**config), spec)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def model(spec):
+    return made(spec, **SMALL_ASK)
+
+
+def picture():
+    return torch.randint(0, 255, (3, 16, 16), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+
+
+def log_probs(model, image, tokens):
+    batch = Batch(image=image[None], tokens=tokens[None], token_mask=torch.ones_like(tokens[None], dtype=torch.bool))
+    return model.answer(batch)[0].log()
+
+
+def test_maps_are_falls_of_the_log_probability_and_words_too(model, tokenizer, spec):
+    image, (tokens, content) = picture(), read_by(tokenizer, QUESTION, spec.context)
+    found = evidence_of(model, image, tokens, content, torch.tensor([2, 0]))
+    assert found.maps.shape == (2, CELLS, CELLS)
+    whole = log_probs(model, image, tokens)
+    blank = image.flatten(1).median(1).values[:, None, None]
+    falls = torch.zeros(CELLS, CELLS, 2)
+    for row in range(CELLS):
+        for column in range(CELLS):
+            covered = image.clone()
+            top, left = 2 * max(0, row - 1), 2 * max(0, column - 1)
+            covered[:, top : 2 * (row + 2), left : 2 * (column + 2)] = blank
+            falls[row, column] = (whole - log_probs(model, covered, tokens))[[2, 0]]
+    assert torch.allclose(found.maps[:, 0, 0], falls[:2, :2].mean((0, 1)).clamp(min=0), atol=1e-4)
+    assert torch.allclose(found.maps[:, 4, 5], falls[3:6, 4:7].mean((0, 1)).clamp(min=0), atol=1e-4)
+    for place in range(len(tokens)):
+        left = torch.cat([tokens[:place], tokens[place + 1 :]])
+        fall = (whole - log_probs(model, image, left))[2].clamp(min=0) * content[place]
+        assert found.tokens[place] == pytest.approx(float(fall), abs=1e-4)
+    assert found.maps.max() > 1e-3
+    assert found.tokens.max() > 1e-3
+
+
+@pytest.mark.parametrize("fusion", ["attention", "sum"])
+@pytest.mark.parametrize("method", ["auto", "occlusion", "gradcam", "hirescam", "random"])
+def test_the_likeliest_answer_is_explained_by_every_method_that_can(tokenizer, spec, fusion, method):
+    model = made(spec, **SMALL_ASK, fusion=fusion)
+    found = explain(model, tokenizer, spec, picture(), QUESTION, method=method)
+    chances = [chance for _, chance in found.answers]
+    assert len(chances) == ANSWERS
+    assert chances == sorted(chances, reverse=True)
+    assert found.score == pytest.approx(torch.tensor(chances[0]).log().item(), abs=1e-5)
+    assert found.by_answer.shape == (ANSWERS, 16, 16)
+    assert (found.heat == found.by_answer[0]).all()
+    assert [word for word, _ in found.words] == QUESTION.split()
+    assert [name for name, _ in found.parts()] == [f"{name} {100 * chance:.0f} %" for name, chance in found.answers]
+
+
+def test_another_answer_can_be_asked_about(model, tokenizer, spec):
+    likeliest = explain(model, tokenizer, spec, picture(), QUESTION).answers
+    last = next(name for name in spec.answers if name not in dict(likeliest))
+    found = explain(model, tokenizer, spec, picture(), QUESTION, answer=last)
+    assert [name for name, _ in found.answers] == [last, *(name for name, _ in likeliest[:2])]
+    with pytest.raises(UserError, match=r"unknown answer 'bleu'.*blue"):
+        explain(model, tokenizer, spec, picture(), QUESTION, answer="bleu")
+
+
+def test_who_never_looks_has_an_empty_map_and_says_so_for_gradients(tokenizer, spec):
+    model = made(spec, question_only, hidden=24)
+    found = explain(model, tokenizer, spec, picture(), QUESTION)
+    assert not found.heat.any()
+    assert max(weight for _, weight in found.words) == pytest.approx(1)
+    with pytest.raises(UserError, match=r"QuestionOnly has no image tower for gradcam.*method=occlusion"):
+        explain(model, tokenizer, spec, picture(), QUESTION, method="gradcam")
+    with pytest.raises(UserError, match=r"rollout follows attention inside two towers"):
+        explain(model, tokenizer, spec, picture(), QUESTION, method="rollout")
