@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from diptych import models
+from diptych.core.batch import DataSpec
 from diptych.core.model import Loss, Model
 from diptych.train.config import TrainConfig
-from diptych.train.optim import build_optimizer, decays, pretrained_parameters, rate, set_lr
+from diptych.train.optim import build_optimizer, decays, layer_factors, pretrained_parameters, rate, set_lr
 from tests.train import toys
 
 
@@ -48,6 +50,41 @@ def test_pretrained_weights_learn_at_their_own_rate_but_adapters_do_not():
     slow = build_optimizer(model.parameters(), set(), TrainConfig(phase_lr={"critic": 4.0}), phase="critic")
     set_lr(slow, 1.0)
     assert {group["lr"] for group in slow.param_groups} == {4.0}
+
+
+def classifier(**settings):
+    module = models.load("fine_tune")
+    tower = {"image_size": 16, "image_patch": 8, "image_dim": 8, "image_layers": 3, "image_heads": 2}
+    spec = DataSpec(image_size=16, classes=("a", "b"))
+    return module.build(module.Config.parse({**tower, "dim": 4, **settings}), spec)
+
+
+def test_the_rate_falls_from_block_to_block():
+    """Depths of BEiT and MAE: the head at the whole rate, block l of L at decay^(L + 1 - l), the patches below all."""
+    model = classifier()
+    factors = layer_factors(model, 0.5)
+    named = {name: factors.get(value, 1.0) for name, value in model.named_parameters()}
+    blocks = "image_tower.transformer.blocks"
+    assert {factor for name, factor in named.items() if not name.startswith("image_tower.")} == {1.0}
+    for block, factor in ((2, 0.5), (1, 0.25), (0, 0.125)):
+        assert {f for name, f in named.items() if name.startswith(f"{blocks}.{block}.")} == {factor}
+    assert named["image_tower.patches.projection.weight"] == named["image_tower.positions"] == 0.0625
+    assert named["image_tower.norm_before.weight"] == 0.0625
+    assert named["image_tower.norm_after.weight"] == 1.0
+
+
+@pytest.mark.parametrize("settings", [{}, {"image_train": "last:1"}, {"image_encoder": "resnet"}])
+@pytest.mark.parametrize("decay", [1.0, 0.7])
+def test_groups_hold_every_weight_that_learns_once(settings, decay):
+    model = classifier(**settings)
+    own = [value for value in model.parameters() if value.requires_grad]
+    optimizer = build_optimizer(own, set(), TrainConfig(), factors=layer_factors(model, decay))
+    held = [value for group in optimizer.param_groups for value in group["params"]]
+    assert len(held) == len(own)
+    assert {id(value) for value in held} == {id(value) for value in own}
+    set_lr(optimizer, 2.0)
+    rates = {group["lr"] for group in optimizer.param_groups}
+    assert (rates == {2.0}) == (decay == 1.0)
 
 
 def test_adamw_by_hand():

@@ -90,6 +90,28 @@ def last_blocks(tower: nn.Module, count: int) -> list[str]:
     return [f"{blocks}.{index}" for index in range(have - count, have)] + tail
 
 
+def depths(tower: nn.Module) -> dict[str, int]:
+    """Tell how far below the end of a tower each of its weights lies, by name.
+
+    Returns:
+        0 for what comes after the last block, 1 for that block, and so on down; what comes before the first of L
+        blocks, such as patches and positions, is at L + 1.
+
+    Raises:
+        UserError: when the blocks cannot be told apart.
+    """
+    blocks = block_list(tower)
+    have = len(list(tower.get_submodule(blocks).children()))
+    tail = tuple(f"{name}." for name in last_blocks(tower, 1) if not name.startswith(f"{blocks}."))
+    found = {}
+    for name, _ in tower.named_parameters():
+        if name.startswith(f"{blocks}."):
+            found[name] = have - int(name.removeprefix(f"{blocks}.").partition(".")[0])
+        else:
+            found[name] = 0 if name.startswith(tail) else have + 1
+    return found
+
+
 def _is_list(part: nn.Module) -> bool:
     """Tell a list of blocks."""
     if isinstance(part, nn.Sequential):

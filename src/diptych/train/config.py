@@ -22,6 +22,9 @@ class TrainConfig(Config):
     init: str = Field(default="", description="folder of a run whose weights to begin with; empty: none")
     lr: float = Field(default=5e-4, gt=0, description="largest learning rate")
     tower_lr: float = Field(default=0.1, ge=0, description="factor on lr for weights that came pretrained")
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="factor on lr for each block of a tower that lies above; 1 is off"
+    )
     phase_lr: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="factor on lr for a named phase of a system that alternates, as a GAN does"
     )

@@ -19,7 +19,7 @@ from diptych.core.runtime import mean_over_processes, world
 from diptych.train.config import TrainConfig
 from diptych.train.ema import Ema
 from diptych.train.gradients import Arithmetic, add_gradients
-from diptych.train.optim import build_optimizer, pretrained_parameters, set_lr
+from diptych.train.optim import build_optimizer, layer_factors, pretrained_parameters, set_lr
 from diptych.train.replica import Replica, whole
 
 
@@ -51,9 +51,10 @@ class Stepper:
         for phase, members in self.phases.items():
             if not members:
                 raise UserError(f"nothing to learn in phase {phase!r}: all its weights are frozen")
-        pretrained = pretrained_parameters(model)
+        pretrained, factors = pretrained_parameters(model), layer_factors(model, config.layer_decay)
         self.optimizers: dict[str, AdamW] = {
-            name: build_optimizer(members, pretrained, config, phase=name) for name, members in self.phases.items()
+            name: build_optimizer(members, pretrained, config, phase=name, factors=factors)
+            for name, members in self.phases.items()
         }
         self.ema = Ema(model, decay=config.ema) if config.ema > 0 else None
 
