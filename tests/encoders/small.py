@@ -54,6 +54,7 @@ IMAGE: dict[str, tuple[str, dict[str, Any]]] = {
     "swin": ("Swin", SWIN),
     "resnet": ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 2], "layer_type": "basic"}),
     "convnext": ("ConvNext", {"hidden_sizes": [8, 12], "depths": [1, 2], "num_stages": 2}),
+    "mobilenet_v1": ("MobileNetV1", {"depth_multiplier": 0.25, "image_size": 16}),
     "mobilenet_v2": ("MobileNetV2", {"depth_multiplier": 0.25, "image_size": 16}),
 }
 ROBERTA = {**WORDS, "pad_token_id": 1, "max_position_embeddings": 14, "type_vocab_size": 1}

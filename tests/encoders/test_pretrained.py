@@ -52,7 +52,7 @@ def test_every_image_kind(kind: str, tmp_path: Path):
     tower = image_tower(save(kind, tmp_path))
     image = pictures()
     states = tower(image)
-    places = {"resnet": 4, "convnext": 4, "mobilenet_v2": 1, "swin": 16}.get(kind, 16)
+    places = {"resnet": 4, "convnext": 4, "mobilenet_v1": 1, "mobilenet_v2": 1, "swin": 16}.get(kind, 16)
     assert states.tokens.shape == (2, places, tower.dim)
     assert states.summary.shape == (2, tower.dim)
     assert states.mask.all()
@@ -61,7 +61,8 @@ def test_every_image_kind(kind: str, tmp_path: Path):
 
     again = image_tower_from_assets(tower, tmp_path / "again")
     again.load_state_dict(tower.state_dict())
-    assert torch.equal(again(image).summary, states.summary)
+    # not equal bit for bit: the order of sums in a convolution depends on where its memory happens to begin
+    torch.testing.assert_close(again(image).summary, states.summary, atol=1e-6, rtol=1e-5)
     assert again.identity() == tower.identity()
 
     tower.train()(image).summary.square().sum().backward()

@@ -19,7 +19,7 @@ from diptych.nn.lora import LoRALinear
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _CACHED = 2**18  # numbers that stay in a processor's cache over several operations
-_CPU_PIXELS = 8 * 224**2  # encoded at once on a CPU: larger pieces leave its caches, up to three times as slow
+_CPU_PIXELS = 4 * 224**2  # encoded at once on a CPU: larger pieces leave its caches, up to three times as slow
 
 
 class Tower(nn.Module, Pretrained, ABC):

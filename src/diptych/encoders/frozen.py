@@ -16,6 +16,7 @@ from diptych.data.source import Problem, Source
 from diptych.data.tokenizer import Tokenizer
 from diptych.encoders.base import ImageEncoder, TextEncoder
 from diptych.encoders.fill import Maker, Pictures, Progress, Texts, check, fill, key_of
+from diptych.encoders.folded import folded
 from diptych.encoders.store import StoreFiles, cache_folder
 
 MEMORY = 2 * 2**30
@@ -116,7 +117,7 @@ def image_features(
     """
     check(encoder, keep, precision)
     crop = encoder.crop if crop is None else crop
-    maker = Pictures(encoder, source, crop=crop, mirror=mirror, keep=keep == "tokens", precision=precision)
+    maker = Pictures(folded(encoder), source, crop=crop, mirror=mirror, keep=keep == "tokens", precision=precision)
     key = key_of(encoder.identity(), source.picture_fingerprint(), crop, mirror, keep, precision)
     offsets = np.arange(len(source) + 1, dtype=np.int64) * maker.places()
     about = {
