@@ -40,7 +40,7 @@ SPEC = DataSpec(image_size=16, vocabulary=40, context=8)
 
 def build(*, image_size: int = 16, system: str = "unicl", **settings: object) -> tuple[Model, object]:
     module = models.load(system)
-    config = module.Config.parse(SMALL | settings)
+    config = module.Config.parse({name: SMALL[name] for name in SMALL if name in module.Config.model_fields} | settings)
     return module.build(config, SPEC.model_copy(update={"image_size": image_size})), config
 
 
