@@ -9,9 +9,8 @@ spreads a large coordinate over all of them, so that the step s stays small.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,34 +23,18 @@ from torch import Tensor
 
 from diptych.core.errors import UserError
 from diptych.nn.linear import linear
+from diptych.search.sieve import BAND, TILE, Proposed, Sieve, lengths
 
-TILE = 4096
 _GROUP = 16
 _GROUPS = TILE // _GROUP
 _LEVELS = 127
 _ROUNDING = 1e-5  # above all float32 rounding on the way, of products of unit vectors
+_CANDIDATES = 1 << 21
 _FORBIDDEN = torch.iinfo(torch.int32).min
 
 
 @dataclass(frozen=True, slots=True)
-class CodesFacts:
-    """What the catalog keeps of the codes: their file and how many slots they cover."""
-
-    file: str
-    slots: int
-
-    @classmethod
-    def parse(cls, text: str) -> CodesFacts:
-        """Read what `text` wrote."""
-        return cls(**json.loads(text))
-
-    def text(self) -> str:
-        """Write as JSON."""
-        return json.dumps(asdict(self))
-
-
-@dataclass(frozen=True, slots=True)
-class Codes:
+class Codes(Sieve):
     """Rotated vectors in 8 bits, tile by tile; row c of a tile shares its step with the rows c + 256, c + 512 ..."""
 
     rotation: Float32[Tensor, "d d"]
@@ -110,6 +93,18 @@ class Codes:
             errors.append((groups - whole * step[:, None]).norm(dim=2).amax(0) * (1 + _ROUNDING))
             steps.append(step)
         return Codes(self.rotation, values, torch.cat(steps), torch.cat(errors))
+
+    def propose(
+        self,
+        query: Float32[np.ndarray, "q d"],
+        vectors: Float32[np.ndarray, "n d"],
+        allowed: Bool[np.ndarray, " n"],
+        *,
+        k: int,
+    ) -> Proposed | None:
+        """Return rows of which some are the k nearest of each query, for certain; see `Sieve.propose`."""
+        found = candidates(self, query, allowed, k=k, most=_CANDIDATES)
+        return None if found is None else _nearly_best(query, vectors, *found, k=k)
 
 
 class Query(NamedTuple):
@@ -221,3 +216,22 @@ def _above(found: list[_Found], floor: Tensor) -> _Found:
     which, row, upper = (torch.cat(parts) for parts in zip(*found, strict=True))
     keep = upper >= floor[which]
     return _Found(which[keep], row[keep], upper[keep])
+
+
+def _nearly_best(
+    query: Float32[np.ndarray, "q d"],
+    vectors: Float32[np.ndarray, "n d"],
+    which: Int64[np.ndarray, " c"],
+    rows: Int64[np.ndarray, " c"],
+    *,
+    k: int,
+) -> Proposed:
+    """Keep the k best of each query in float32, and what comes so near that rounding might hide it."""
+    edges = lengths(which, len(query))
+    kept = []
+    for one, first, last in zip(query, edges, edges[1:], strict=False):
+        scores = vectors[rows[first:last]] @ one
+        floor = np.partition(scores, len(scores) - k)[len(scores) - k] - BAND
+        kept.append(first + np.flatnonzero(scores >= floor))
+    best = np.concatenate(kept)
+    return which[best], rows[best]

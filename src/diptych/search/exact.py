@@ -13,7 +13,7 @@ _CELLS = 1 << 20  # scores of one tile: 4 MiB, which stays in the cache
 _GROUP = 16
 _BAND = 1e-5  # above the rounding error of a float32 product of unit vectors
 _KEPT = 1 << 21
-_SCORED = 1 << 14
+_SCORED = 1 << 11
 
 
 def exact(
@@ -101,13 +101,14 @@ def _block(
     best = np.full((len(query), k), -np.inf, np.float32)
     floor, found = best.min(1, initial=np.inf), _Candidates()
     step = max(2048, _CELLS // len(query))
+    buffer = np.empty(len(query) * min(step, len(vectors)), np.float32)  # fresh memory costs as much as the product
     for start in range(0, len(vectors), step):
-        rows, scores = _scores(query, vectors[start : start + step], allowed[start : start + step])
+        rows, scores = _scores(query, vectors[start : start + step], allowed[start : start + step], buffer)
         if len(rows) == 0:
             continue
         best = _largest(np.concatenate([best, _maxima(scores, k)], axis=1), k)
         floor = best.min(1) - np.float32(_BAND)
-        which, column = np.nonzero(scores > floor[:, None])
+        which, column = np.divmod(np.flatnonzero(scores > floor[:, None]), scores.shape[1])
         found.add(which, start + rows[column], scores[which, column])
         if len(found) > _KEPT:
             # very many near-equal scores: settle what there is, so that memory stays bounded
@@ -119,13 +120,16 @@ def _block(
 
 
 def _scores(
-    query: NDArray[np.float32], vectors: NDArray[np.float32], allowed: NDArray[np.bool_]
+    query: NDArray[np.float32], vectors: NDArray[np.float32], allowed: NDArray[np.bool_], buffer: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Score one tile: the rows looked at, and a column for each; a forbidden one scores -inf."""
     rows = np.flatnonzero(allowed)
-    if 2 * len(rows) < len(allowed):
-        return rows, query @ vectors[rows].T
-    scores: NDArray[np.float32] = query @ vectors.T
+    few = 2 * len(rows) < len(allowed)
+    looked = vectors[rows] if few else vectors
+    scores = buffer[: len(query) * len(looked)].reshape(len(query), -1)
+    np.dot(query, looked.T, out=scores)
+    if few:
+        return rows, scores
     if len(rows) < len(allowed):
         scores[:, ~allowed] = -np.inf
     return np.arange(len(allowed)), scores

@@ -15,13 +15,13 @@ import numpy as np
 from diptych.core.errors import UserError
 from diptych.search import upkeep
 from diptych.search.catalog import Catalog, Row
-from diptych.search.codes import TILE, CodesFacts
 from diptych.search.faults import damaged, told
 from diptych.search.graph import GraphFacts, installed
 from diptych.search.header import FORMAT, Header
 from diptych.search.index import Hit, Index, Item, Metadata, Plan, Where
 from diptych.search.lock import WriterLock
 from diptych.search.rows import rows_of
+from diptych.search.sieve import TILE, SieveFacts
 from diptych.search.store import Store
 from diptych.search.unit import Vectors, unit
 from diptych.search.vectors import VectorFile
@@ -203,21 +203,21 @@ class FolderIndex(Index):
     def optimize(
         self,
         *,
-        coded_from: int = 20_000,
+        sifted_from: int = 20_000,
         approximate_from: int = 1_000_000,
         recall: float = 0.99,
         sample: int = 200,
         k: int = 10,
     ) -> Plan:
-        """Prepare for fast search: codes in 8 bits from some size on, and a graph where even they take too long.
+        """Prepare for fast search: a sieve from some size on, and a graph where even that takes too long.
 
-        By the codes search stays exact, and takes a quarter of the reading; they are made in seconds. The graph takes
-        a minute and a half per 100,000 vectors and core, and finds nearly all of the nearest. Items added later are
-        looked through in full until this is called again. The recall is measured with vectors of the index as
+        By the sieve (see `diptych.search.sieve`) search stays exact and reads a fraction; it is made in seconds. The
+        graph takes a minute and a half per 100,000 vectors and core, and finds nearly all of the nearest. Items added
+        later are looked through in full until this is called again. The recall is measured with vectors of the index as
         queries; queries of another kind, such as sentences over pictures, may find a little less.
 
         Args:
-            coded_from: number of items from which on there are codes.
+            sifted_from: number of items from which on there is a sieve.
             approximate_from: number of items from which on search is approximate.
             recall: share of the true k nearest that must be found, or search stays exact.
             sample: how many queries to measure it with.
@@ -226,14 +226,14 @@ class FolderIndex(Index):
         self._store.need_lock()
         with self._store.reading() as view:
             count = int(np.count_nonzero(view.alive))
-        codes = graph = None
+        sieve = graph = None
         with told(self._store.folder, "optimizing"):
-            if count >= max(coded_from, TILE):
-                codes = upkeep.build_codes(view, self._store.folder)
+            if count >= max(sifted_from, TILE):
+                sieve = upkeep.build_sieve(view, self._store.folder)
             if count >= approximate_from and installed():
                 graph = upkeep.build_graph(view, self._store.folder, sample=sample, k=k, target=recall)
         reached = graph if graph is not None and graph.recall >= recall else None
-        self._store.set_aids(view, codes=codes, graph=reached)
+        self._store.set_aids(view, sieve=sieve, graph=reached)
         if graph is not None and reached is None:
             return Plan("exact", count, graph.recall, f"approximate search would find only {graph.recall:.1%}")
         if graph is None and count >= approximate_from:
@@ -250,11 +250,12 @@ class FolderIndex(Index):
             return Plan("approximate", count, graph.recall, note)
         if view.facts.graph is not None:
             return Plan("exact", count, None, _NO_FAISS)
-        if view.facts.codes is None:
+        sieve = None if view.facts.codes is None else SieveFacts.parse(view.facts.codes)
+        if sieve is None or not sieve.quick():
             return Plan("exact", count, None, "every vector is compared")
-        late = slots - CodesFacts.parse(view.facts.codes).slots
-        note = "all in 8 bits, the best in full precision"
-        return Plan("exact", count, None, note + _late(late if late >= TILE else 0, how="in full precision"))
+        late = slots - sieve.slots
+        note = "nearly all ruled out by a part of each vector, the rest compared"
+        return Plan("exact", count, None, note + _late(late if late >= TILE else 0, how="in full"))
 
     def close(self) -> None:
         """Let go of the folder; a writer lets another in."""

@@ -14,13 +14,13 @@ from jaxtyping import Bool, Float32, Int64
 from diptych.core.errors import UserError
 from diptych.search import upkeep
 from diptych.search.catalog import Catalog
-from diptych.search.coded import MOST, coded
-from diptych.search.codes import Codes, CodesFacts
 from diptych.search.exact import exact as exact_search
 from diptych.search.faults import damaged, told
 from diptych.search.graph import Graph, GraphFacts, installed, nearest
 from diptych.search.header import FORMAT, Header
 from diptych.search.lock import WriterLock
+from diptych.search.sieve import Sieve, SieveFacts
+from diptych.search.sifted import MOST, sifted
 from diptych.search.vectors import VectorFile
 from diptych.search.view import View
 
@@ -35,7 +35,7 @@ class Store:
         self._guard = threading.RLock()
         self._view: View | None = None
         self._graph: tuple[str, Graph] | None = None
-        self._codes: tuple[str, Codes] | None = None
+        self._sieve: tuple[str, Sieve] | None = None
 
     def start(self) -> None:
         """See that everything is there, and clear away what a writer that was killed left behind."""
@@ -60,7 +60,7 @@ class Store:
         self.catalog.close()
         if self.lock is not None:
             self.lock.release()
-        self._view = self._graph = self._codes = None
+        self._view = self._graph = self._sieve = None
 
     def need_lock(self) -> None:
         """Refuse to change an index that is open read-only."""
@@ -97,29 +97,29 @@ class Store:
         k: int,
         exact: bool,
     ) -> tuple[Int64[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
-        """Find the nearest allowed vectors of each query, along the graph or by the codes where that pays."""
+        """Find the nearest allowed vectors of each query, along the graph or by the sieve where that pays."""
         if np.count_nonzero(allowed) < _SHARE * len(allowed):
             return exact_search(query, view.vectors, allowed, k=k)
         graph = None if exact else self._loaded(view)
         if graph is not None and view.facts.graph is not None:
             breadth = GraphFacts.parse(view.facts.graph).breadth
             return nearest(graph, query, view.vectors, allowed, k=k, breadth=breadth)
-        codes = self._coded(view) if k <= MOST else None
-        if codes is None:
+        sieve = self._sieved(view) if k <= MOST else None
+        if sieve is None:
             return exact_search(query, view.vectors, allowed, k=k)
-        return coded(codes, query, view.vectors, allowed, k=k)
+        return sifted(sieve, query, view.vectors, allowed, k=k)
 
-    def _coded(self, view: View) -> Codes | None:
-        """Return the codes of a view, from memory or their file, or None where there are none."""
-        if view.facts.codes is None:
+    def _sieved(self, view: View) -> Sieve | None:
+        """Return the sieve of a view, from memory or its file, or None where there is none that helps."""
+        if view.facts.codes is None or not SieveFacts.parse(view.facts.codes).quick():
             return None
-        name = CodesFacts.parse(view.facts.codes).file
-        if self._codes is None or self._codes[0] != name:
+        name = SieveFacts.parse(view.facts.codes).file
+        if self._sieve is None or self._sieve[0] != name:
             try:
-                self._codes = (name, Codes.load(self.folder / name))
+                self._sieve = (name, upkeep.load_sieve(self.folder / name))
             except FileNotFoundError:
                 return None
-        return self._codes[1]
+        return self._sieve[1]
 
     def _loaded(self, view: View) -> Graph | None:
         """Return the graph of a view, from memory or its file, or None where there is none."""
@@ -133,13 +133,13 @@ class Store:
                 return None
         return self._graph[1]
 
-    def set_aids(self, view: View, *, codes: CodesFacts | None, graph: GraphFacts | None) -> None:
-        """Make codes and a graph that were built over a view those to search by, or with None do without."""
+    def set_aids(self, view: View, *, sieve: SieveFacts | None, graph: GraphFacts | None) -> None:
+        """Make a sieve and a graph that were built over a view those to search by, or with None do without."""
         with self.writing("optimizing"):
             if self.catalog.facts().generation != view.facts.generation:
                 raise UserError(f"the index {self.folder} was compacted meanwhile: optimize it again")
             self.catalog.set_facts(
-                {"codes": None if codes is None else codes.text(), "graph": None if graph is None else graph.text()}
+                {"codes": None if sieve is None else sieve.text(), "graph": None if graph is None else graph.text()}
             )
         with self._guard:
             upkeep.sweep(self.folder, self.catalog.facts())

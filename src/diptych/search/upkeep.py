@@ -1,4 +1,4 @@
-"""Care of an index on disk: compaction, codes and graph for fast search, and files that nothing names any more."""
+"""Care of an index on disk: compaction, sieve and graph for fast search, and files that nothing names any more."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from diptych.search.catalog import Catalog, Facts
-from diptych.search.codes import TILE, Codes, CodesFacts
+from diptych.search.codes import Codes
 from diptych.search.graph import Graph, GraphFacts, measure
+from diptych.search.heads import Heads
+from diptych.search.sieve import TILE, Sieve, SieveFacts, quick_integers
 from diptych.search.vectors import VectorFile, sync_folder
 from diptych.search.view import View
 
@@ -45,17 +47,34 @@ def build_graph(view: View, folder: Path, *, sample: int, k: int, target: float)
     return GraphFacts(file=name, slots=facts.slots, breadth=breadth, recall=recall)
 
 
-def build_codes(view: View, folder: Path) -> CodesFacts:
-    """Make or lengthen the codes of the vectors of a view and save them."""
-    facts, codes = view.facts, Codes.empty(view.vectors.shape[1])
-    if facts.codes is not None:
-        with suppress(FileNotFoundError):
-            codes = Codes.load(folder / CodesFacts.parse(facts.codes).file)
+def build_sieve(view: View, folder: Path) -> SieveFacts | None:
+    """Make or lengthen what rules rows out over the vectors of a view, and save it; None where it would not pay."""
+    facts = view.facts
+    kind = "codes" if quick_integers() else "heads"
     slots = facts.slots // TILE * TILE
-    name = f"codes-{facts.generation}-{slots}.safetensors"
-    if len(codes) < slots or not (folder / name).is_file():
-        _put(folder, name, codes.extended(view.vectors).save)
-    return CodesFacts(file=name, slots=slots)
+    name = f"{kind}-{facts.generation}-{slots}.safetensors"
+    before = None if facts.codes is None else SieveFacts.parse(facts.codes)
+    sieve: Sieve | None = None
+    if before is not None and before.file.startswith(kind) and 2 * before.slots >= slots:
+        with suppress(FileNotFoundError):
+            sieve = load_sieve(folder / before.file)
+    if sieve is None:
+        sieve = Codes.empty(view.vectors.shape[1]) if kind == "codes" else Heads.fitted(view.vectors, view.alive)
+    if sieve is None:
+        return None
+    if len(sieve) < slots or not (folder / name).is_file():
+        _put(folder, name, sieve.extended(view.vectors).save)
+    return SieveFacts(file=name, slots=slots)
+
+
+def load_sieve(file: Path) -> Sieve:
+    """Load a sieve of either kind.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        UserError: when it cannot be read.
+    """
+    return Codes.load(file) if file.name.startswith("codes-") else Heads.load(file)
 
 
 def _put(folder: Path, name: str, save: Callable[[Path], None]) -> None:
@@ -78,8 +97,8 @@ def sweep(folder: Path, facts: Facts) -> None:
     if facts.graph is not None:
         keep.add(GraphFacts.parse(facts.graph).file)
     if facts.codes is not None:
-        keep.add(CodesFacts.parse(facts.codes).file)
-    for pattern in ("vectors-*.f32", "graph-*", "codes-*"):
+        keep.add(SieveFacts.parse(facts.codes).file)
+    for pattern in ("vectors-*.f32", "graph-*", "codes-*", "heads-*"):
         for file in folder.glob(pattern):
             if file.name not in keep:
                 with suppress(OSError):
