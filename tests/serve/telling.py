@@ -13,10 +13,12 @@ from diptych.core.batch import DataSpec
 from diptych.data.tokenizer import Tokenizer
 from diptych.models.answer import attention_vqa
 from diptych.models.caption import cnn_captioner
+from diptych.models.generate import gan_cls
 from diptych.predictor import Predictor
 from diptych.serve.app import make_app
 from diptych.serve.run import listen
 from diptych.serve.settings import ServeSettings
+from tests.models.systems import SMALL_GAN
 
 TEXTS = ["a red circle above a blue square", "what colour is the circle?", "a small green star"]
 SMALL = {"image_width": 8, "image_blocks": (1, 1), "heads": 2, "hidden": 24, "dim": 12}
@@ -46,6 +48,13 @@ def answerer() -> Predictor:
     spec = _spec(tokenizer, answers=("red", "blue", "two", "圆", "yes", "no"))
     config = attention_vqa.Config(**SMALL, text_dim=16, text_layers=1, text_heads=2, layers=1)
     return Predictor(_ready(attention_vqa.build(config, spec)), tokenizer, spec, system="attention_vqa")
+
+
+def drawer() -> Predictor:
+    tokenizer = Tokenizer.train(TEXTS * 2, vocabulary=300)
+    spec = _spec(tokenizer).model_copy(update={"image_size": 16})
+    config = gan_cls.Config(**SMALL_GAN, text_dim=16, text_layers=1, text_heads=2)
+    return Predictor(_ready(gan_cls.build(config, spec)), tokenizer, spec, system="gan_cls")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from diptych.serve.app import STATIC
 from tests.serve.conftest import halves, picture
-from tests.serve.telling import answerer, served, writer
+from tests.serve.telling import answerer, drawer, served, writer
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 FLAGS = [
@@ -199,6 +199,19 @@ def test_an_answerer_is_asked_and_says_why(visit):
         page.locator("#ask-found button").nth(2).click()
         page.get_by_text(f"为什么是“{answers[2]}”？").wait_for()
         assert page.locator("#ask .heat").count() == 1
+
+
+def test_a_system_that_draws_is_told_what(visit):
+    with served(drawer()) as server:
+        page = visit(server)
+        assert page.locator("#tabs button").all_inner_texts() == ["Draw"]
+        page.fill("#generate-text", "a red circle")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#generate-found li:nth-child(8) img")
+        first = page.locator("#generate-found img").first.get_attribute("src")
+        page.click("#generate-other")
+        page.wait_for_function("first => document.querySelector('#generate-found img').src !== first", arg=first)
+        assert page.locator("#generate-found a").first.get_attribute("download") == "a red circle 1-1.png"
 
 
 def test_a_token_is_asked_for_or_comes_with_the_address(begin, visit):

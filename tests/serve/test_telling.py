@@ -14,7 +14,7 @@ from diptych.serve.app import make_app
 from diptych.serve.collection import Collection
 from diptych.serve.settings import ServeSettings
 from tests.serve.conftest import picture
-from tests.serve.telling import answerer, writer
+from tests.serve.telling import answerer, drawer, writer
 
 QUESTION = "what colour is the circle?"
 
@@ -74,6 +74,22 @@ def test_answers_are_the_predictors_and_explained(asked):
     assert (wrong.status_code, "unknown answer 'grue'" in wrong.json()["error"]) == (422, True)
     assert client.post("/api/ask", files={"picture": data}, data={"question": " "}).status_code == 422
     assert client.post("/api/tags", files={"picture": data}, data={"labels": "x"}).status_code == 404
+
+
+def test_pictures_are_the_predictors_and_come_again_with_the_seed():
+    held, wish = drawer(), {"text": "a red circle", "count": 3, "seed": 5}
+    with TestClient(make_app(held, None, ServeSettings.parse({}))) as client:
+        assert client.get("/api/about").json()["offers"] == ["generate"]
+        found = client.post("/api/generate", json=wish).json()["pictures"]
+        (wanted,) = held.generate("a red circle", count=3, seed=5)
+        for address, picture_ in zip(found, wanted, strict=True):
+            got = Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+            np.testing.assert_array_equal(np.asarray(got), np.asarray(picture_))
+        assert client.post("/api/generate", json=wish).json()["pictures"] == found
+        assert client.post("/api/generate", json={**wish, "seed": 6}).json()["pictures"] != found
+        for wrong in ({"text": " "}, {"count": 0}, {"count": 17}, {"seed": -1}, {"seed": 2**40}, {"size": 3}):
+            assert client.post("/api/generate", json=wish | wrong).status_code == 422
+        assert client.post("/api/caption", files={"picture": picture()}).status_code == 404
 
 
 def test_an_index_beside_a_run_that_cannot_search_is_refused(index_folder, predictor):

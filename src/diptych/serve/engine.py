@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
+from PIL import Image
 
 from diptych.core.batch import Batch
 from diptych.core.errors import UserError
-from diptych.core.model import Answerer, Captioner, Model, PairEncoder
+from diptych.core.model import Answerer, Captioner, ImageGenerator, Model, PairEncoder
 from diptych.core.writing import Writing
 from diptych.data.formats import Picture
 from diptych.data.images import stack
@@ -154,6 +155,14 @@ class Engine:
         (told,) = await self.answers([(await self._square(picture), question)])
         return told[:count]
 
+    async def draw(self, text: str, *, count: int, seed: int) -> list[Image.Image]:
+        """Draw pictures for a text; each by itself, as a seed draws the same ones always."""
+        if not isinstance(self.predictor.model, ImageGenerator):
+            raise self._lacks()
+        work = partial(self.predictor.generate, text, count=count, seed=seed)
+        (drawn,) = await asyncio.get_running_loop().run_in_executor(self._model, work)
+        return drawn
+
     async def search(self, vector: Vector, *, k: int, where: dict[str, object] | None) -> list[Hit]:
         """Return the pictures of the index that are nearest to a vector."""
         self.needed_collection()
@@ -249,6 +258,10 @@ def _offers(predictor: Predictor, collection: Collection | None) -> list[str]:
         offers += ["caption", "explain"]
     if isinstance(predictor.model, Answerer):
         offers += ["ask", "explain"]
+    if isinstance(predictor.model, ImageGenerator):
+        offers.append("generate")
     if not offers:
-        raise UserError(f"{predictor.system} offers nothing to serve; clip, meshed_memory and attention_vqa do")
+        raise UserError(
+            f"{predictor.system} offers nothing to serve; clip, meshed_memory, attention_vqa and gan_cls do"
+        )
     return list(dict.fromkeys(offers))

@@ -1,16 +1,13 @@
-"""The API: search, similarity, tags, explanations, captions and answers, over one run."""
+"""The API: search, similarity, tags, explanations, captions, answers and drawings, over one run."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 from time import perf_counter
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-import numpy as np
 from fastapi import APIRouter, File, Form, Query, Response, UploadFile
-from jaxtyping import Float32
 
 import diptych
 from diptych.data.images import size_of
@@ -19,7 +16,7 @@ from diptych.search.index import Hit
 from diptych.serve import asked
 from diptych.serve.asked import OnePicture, Served
 from diptych.serve.engine import MOST_ANSWERS, Engine, Vector
-from diptych.serve.heat import heat_png
+from diptych.serve.heat import heat_picture, png_address
 from diptych.serve.pictures import SIDES, area
 from diptych.serve.refusal import Refusal
 from diptych.serve.schemas import (
@@ -29,6 +26,7 @@ from diptych.serve.schemas import (
     Area,
     Caption,
     Captions,
+    Drawings,
     Found,
     IdSearch,
     Limits,
@@ -40,6 +38,7 @@ from diptych.serve.schemas import (
     Tags,
     TextSearch,
     Why,
+    Wish,
     Word,
 )
 
@@ -203,21 +202,25 @@ async def ask(
     return Answers(answers=[Answer(answer=answer, probability=chance) for answer, chance in found])
 
 
-def _drawn(found: Explanation, size: tuple[int, int], crop: str) -> Why:
-    def png(heat: Float32[np.ndarray, "h w"], side: int) -> str:
-        return "data:image/png;base64," + base64.b64encode(heat_png(heat, side=side)).decode()
+@router.post("/generate", tags=["pictures and texts"])
+async def generate(engine: Served, wish: Wish) -> Drawings:
+    """Draw pictures for a text, when the model was trained to."""
+    found = await engine.draw(asked.text_of(wish.text, engine.settings), count=wish.count, seed=wish.seed)
+    return Drawings(pictures=await engine.helped(lambda: [png_address(one) for one in found]))
 
+
+def _drawn(found: Explanation, size: tuple[int, int], crop: str) -> Why:
     left, top, width, height = area(*size, crop=crop)
     return Why(
         score=found.score,
         unit=found.unit,
         words=[Word(word=word, weight=weight) for word, weight in found.words],
-        heat=png(found.heat, _HEAT),
+        heat=png_address(heat_picture(found.heat, side=_HEAT)),
         area=Area(left=left, top=top, width=width, height=height),
         method=found.method,
         word_method=found.word_method,
         answers=[Answer(answer=answer, probability=chance) for answer, chance in found.answers],
-        parts=[Part(name=name, heat=png(heat, _PART)) for name, heat in found.parts()],
+        parts=[Part(name=name, heat=png_address(heat_picture(heat, side=_PART))) for name, heat in found.parts()],
     )
 
 

@@ -144,6 +144,20 @@ class Captions(BaseModel):
     captions: list[Caption]
 
 
+class Wish(Asked):
+    """Draw pictures for a text."""
+
+    text: str = Field(description="What they should show.", examples=["a large red circle"])
+    count: Annotated[int, Field(ge=1, le=16, description="Pictures.")] = 8
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="The same draws the same pictures again.")] = 0
+
+
+class Drawings(BaseModel):
+    """Pictures that the model drew."""
+
+    pictures: list[str] = Field(description="PNG files, as data: addresses.")
+
+
 class Limits(BaseModel):
     """What one request may ask for."""
 
@@ -160,9 +174,7 @@ class About(BaseModel):
 
     system: str = Field(description="The kind of model.")
     version: str = Field(description="Of diptych.")
-    offers: list[str] = Field(
-        description="What it can do: search, tags, similarity, explain, caption, ask. Of ask, explain takes a question."
-    )
+    offers: list[str] = Field(description="What it can do: search, tags, similarity, explain, caption, ask, generate.")
     pictures: int = Field(description="In the index; 0 without one.")
     sample: list[Found] = Field(description="Some pictures of the index; their score is 0.")
     limits: Limits

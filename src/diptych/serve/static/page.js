@@ -4,7 +4,7 @@ import { change, other, say, translate } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const FIRST = 24;
-const TABS = { search: "search", tags: "tags", why: "explain", caption: "caption", ask: "ask" };
+const TABS = { search: "search", tags: "tags", why: "explain", caption: "caption", ask: "ask", generate: "generate" };
 let about = null, tab = "", asked = null, results = [], took = 0, opened = -1, running = null, toastTimer = 0;
 const pictures = {}; // what each tab with a picture holds: a file and its address
 
@@ -236,7 +236,7 @@ at("card").addEventListener("keydown", (event) => {
 // Pictures that are dropped, pasted or chosen
 
 function take(file) {
-  if (!file) return;
+  if (!file || tab === "generate") return;
   const most = about.limits.megabytes;
   if (file.size > most * 1e6) return complain(new Refused(say("picture.large", (file.size / 1e6).toFixed(1), most)));
   const address = URL.createObjectURL(file);
@@ -350,6 +350,27 @@ function choices(name, picture, told, wanted) {
 at("why-text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); at("why-form").requestSubmit(); }
 });
+
+// Drawing
+
+let drawn = { text: "", seed: 0 };
+
+function draw(text, seed) {
+  during(at("generate"), async () => {
+    const { pictures } = await post("/api/generate", { text, seed, count: 8 });
+    drawn = { text, seed };
+    at("generate-found").replaceChildren(...pictures.map((src, number) => make("li", {}, make("a", { href: src, download: `${text.slice(0, 60)} ${seed}-${number + 1}.png` }, make("img", { src, alt: `${text} (${number + 1})` })))));
+    at("generate-other").hidden = false;
+  });
+}
+
+at("generate-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = at("generate-text").value.trim();
+  if (!text) return at("generate-text").focus();
+  draw(text, text === drawn.text ? drawn.seed + 1 : 0);
+});
+at("generate-other").addEventListener("click", () => draw(drawn.text, drawn.seed + 1));
 
 // The whole
 

@@ -2,7 +2,7 @@
 export const WORDS = {
   en: {
     "name": "English",
-    "tab.search": "Search", "tab.tags": "Tags", "tab.why": "Why", "tab.caption": "Caption", "tab.ask": "Ask",
+    "tab.search": "Search", "tab.tags": "Tags", "tab.why": "Why", "tab.caption": "Caption", "tab.ask": "Ask", "tab.generate": "Draw",
     "search.hint": "Describe a picture, or drop one here", "search.go": "Search", "search.more": "Show more",
     "search.sample": "Some of the {0} pictures", "search.found": "{0} nearest of {1} pictures, {2} ms",
     "search.none": "Nothing found", "search.like": "More like this picture",
@@ -13,13 +13,14 @@ export const WORDS = {
     "why.score": "Similarity {0}", "why.chance": "Log-probability {0}", "why.how": "Picture by {0}, words by {1}", "why.show": "Show the heat map", "why.text": "Why “{0}”?", "why.wait": "Looking for reasons …", "why.word": "Choose a word to see where it comes from",
     "caption.ask": "The model writes what it sees.", "caption.go": "Write", "caption.why": "Why these words?",
     "ask.ask": "A question about the picture", "ask.hint": "what colour is the ball?", "ask.go": "Ask", "ask.why": "Why “{0}”?",
+    "generate.ask": "The model draws what you describe. Choose a picture to save it.", "generate.hint": "a large red circle", "generate.go": "Draw", "generate.other": "Draw others",
     "like": "More like this", "before": "Previous picture", "next": "Next picture", "close": "Close",
     "token.ask": "This server asks for a token.", "token.go": "Enter", "docs": "API",
     "about": "{0}, diptych {1}", "error.network": "The server does not answer", "error.text": "Type something first",
   },
   zh: {
     "name": "中文",
-    "tab.search": "搜索", "tab.tags": "标签", "tab.why": "解释", "tab.caption": "描述", "tab.ask": "提问",
+    "tab.search": "搜索", "tab.tags": "标签", "tab.why": "解释", "tab.caption": "描述", "tab.ask": "提问", "tab.generate": "作画",
     "search.hint": "描述一张图片，或把图片拖到这里", "search.go": "搜索", "search.more": "显示更多",
     "search.sample": "共 {0} 张图片，这里是其中一些", "search.found": "{1} 张图片中最接近的 {0} 张，{2} 毫秒",
     "search.none": "没有找到", "search.like": "与这张图片相似的图片",
@@ -30,6 +31,7 @@ export const WORDS = {
     "why.score": "相似度 {0}", "why.chance": "对数概率 {0}", "why.how": "图片：{0}，文字：{1}", "why.show": "显示热力图", "why.text": "为什么是“{0}”？", "why.wait": "正在寻找原因……", "why.word": "点一个词，看它来自图片的哪里",
     "caption.ask": "让模型写出它看到的内容。", "caption.go": "写描述", "caption.why": "为什么是这些词？",
     "ask.ask": "关于图片的问题", "ask.hint": "球是什么颜色的？", "ask.go": "提问", "ask.why": "为什么是“{0}”？",
+    "generate.ask": "模型会画出你描述的内容。点图片即可保存。", "generate.hint": "一个大的红色圆形", "generate.go": "作画", "generate.other": "再画几张",
     "like": "找相似图片", "before": "上一张", "next": "下一张", "close": "关闭",
     "token.ask": "此服务器需要令牌。", "token.go": "进入", "docs": "接口",
     "about": "{0}，diptych {1}", "error.network": "服务器没有响应", "error.text": "请先输入内容",
