@@ -86,6 +86,7 @@ class Canvas(nn.Module):
     def forward(self, code: Float[Tensor, "b e"]) -> Float[Tensor, "b c h w"]:
         """Draw; pixels in [-1, 1]."""
         x = self.first(code).unflatten(1, (-1, FIRST, FIRST))
+        x = x.contiguous(memory_format=torch.channels_last)  # convolutions are quicker on it
         for norm, grow in zip(self.norms, self.grow, strict=True):
             x = grow(F.relu(norm(x, code)))
         return torch.tanh(x)

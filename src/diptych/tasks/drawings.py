@@ -52,12 +52,13 @@ class DrawingData(TaskData):
         pairs: the same source as pictures with one of their captions each.
         settings: batch size and judge.
         recogniser: what drawn pictures are judged by; None where nothing is.
+        floor: distances of training pictures from those of some rows, once they were computed.
     """
 
     pairs: PairData
     settings: Settings
     recogniser: Recogniser | None
-    floor: dict[str, float] = field(default_factory=dict)
+    floor: dict[tuple[int, ...], float] = field(default_factory=dict)
     source: Source = field(init=False)
     tokenizer: Tokenizer = field(init=False)
     spec: DataSpec = field(init=False)
@@ -134,9 +135,9 @@ class DrawingData(TaskData):
             real.append(self.recogniser.look(batch.need("image").to(device)))
         asked, made, true = self._asked(rows), _joined(drawn), _joined(real)
         scores = {**self._shown(made, asked), "frechet": _apart(made, true), "inception": _sure(made)}
-        if not self.floor:
-            self.floor["frechet"] = _apart(self._training_pictures(len(rows), device), true)
-        beside = {**self._shown(true, asked), "frechet": self.floor["frechet"], "inception": _sure(true)}
+        if tuple(rows) not in self.floor:
+            self.floor[tuple(rows)] = _apart(self._training_pictures(len(rows), device), true)
+        beside = {**self._shown(true, asked), "frechet": self.floor[tuple(rows)], "inception": _sure(true)}
         return scores | {f"real/{name}": value for name, value in beside.items()}
 
     def _asked(self, rows: list[int]) -> list[str]:

@@ -11,7 +11,7 @@ from diptych.data.prompts import Prompted
 from diptych.data.select import Rule, Selected
 from diptych.data.source import Source
 from diptych.data.tokenizer import Tokenizer
-from diptych.encoders.offers import Telling, Towered
+from diptych.encoders.offers import Telling, Towered, Worded
 from diptych.encoders.towers import TowerConfig, context_for, image_size_for, tokenizer_for
 from diptych.tasks.data import spec_for
 from diptych.tasks.features import Features, compute_features
@@ -92,7 +92,7 @@ def join(
     source = arranged(source, settings)
     crop = model.image_tower.crop if isinstance(model, Towered) else "squash"
     features = Features()
-    if settings.cache and isinstance(model, Towered):
+    if settings.cache and isinstance(model, Worded):
         still = settings.augment == "none"
         features = compute_features(source, model, tokenizer, spec, source.rows(split), still=still, device=device)
     numbers = isinstance(model, Telling)
