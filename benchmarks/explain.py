@@ -7,6 +7,9 @@ how much of the heat does, and how fast does the cosine fall when the hottest pi
 they come first (insertion), beside a random map. The rows that say "against" ask what speaks for the name rather than
 for the names of 16 other things. Words: how often a word that names a thing outweighs one that does not. Chance of the
 pointing game is the share of the picture that the box covers, of words one half.
+
+A captioner is asked for the map of the name, an answerer for that of the right answer to "what colour is the circle?";
+their curves are log-probabilities.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from statistics import mean
 import torch
 
 from diptych.core.errors import UserError
+from diptych.core.model import Answerer, PairEncoder
 from diptych.data.scenes import Scenes
 from diptych.explain.judge import OTHERS, asked, judge
 from diptych.predictor import load
@@ -31,11 +35,12 @@ def measure(run: Path, count: int, methods: tuple[str, ...]) -> dict[str, dict[s
     """Judge every method that can see into the model."""
     predictor = load(run, device="cpu")
     size = predictor.spec.image_size
-    cases = list(asked(Scenes(pictures=20_000, size=size, distinct=False), count))
+    pairs, answers = isinstance(predictor.model, PairEncoder), isinstance(predictor.model, Answerer)
+    cases = list(asked(Scenes(pictures=20_000, size=size, distinct=False), count, questions=answers))
     areas = [(right - left) * (bottom - top) for left, top, right, bottom in (case.box for case in cases)]
     results = {"chance": {"pointing": mean(areas) / size**2, "inside": mean(areas) / size**2, "words": 0.5}}
     for method in methods:
-        for name, against in (("", ()), (", against", OTHERS)):
+        for name, against in (("", ()), (", against", OTHERS))[: 2 if pairs else 1]:
             torch.manual_seed(0)
             start = time.process_time()
             try:

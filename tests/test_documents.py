@@ -38,6 +38,18 @@ def known_sets(system: str) -> list[str]:
     return [word for name, value in known.items() for word in ("--set", f"{name}={value}")]
 
 
+def serves(words: list[str], folder: Path) -> None:
+    """Start a server, see that it says where it is, and end it."""
+    command = [sys.executable, "-m", "diptych", *words, "--port", "0"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            said = iter(process.stdout.readline, "")
+            assert any("Open http" in line for line in said), command
+        finally:
+            process.terminate()
+        assert process.wait(timeout=60) == 0
+
+
 @pytest.fixture
 def folder(tmp_path, run_folder, table, monkeypatch) -> Path:
     """Lay out what the documents speak of: captions.csv, photos/, a trained run and its index."""
@@ -61,6 +73,9 @@ def test_every_command_of_a_document_runs(document, folder, cli, run_folder):
         if words[0] in {"train", "compare"}:
             words += sets() if words[0] == "compare" else known_sets(words[1])
         if words[0] == "demo":
+            continue
+        if words[0] == "serve":
+            serves(words, folder)
             continue
         status, _, err = cli(*words)
         assert status == 0, f"{line}\n{err}"

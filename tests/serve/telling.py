@@ -10,6 +10,7 @@ import torch
 import uvicorn
 
 from diptych.core.batch import DataSpec
+from diptych.data.scene_graph import COLOURS
 from diptych.data.tokenizer import Tokenizer
 from diptych.models.answer import attention_vqa
 from diptych.models.caption import cnn_captioner
@@ -21,6 +22,7 @@ from diptych.serve.settings import ServeSettings
 from tests.models.systems import SMALL_GAN
 
 TEXTS = ["a red circle above a blue square", "what colour is the circle?", "a small green star"]
+COLOURED = tuple(COLOURS)
 SMALL = {"image_width": 8, "image_blocks": (1, 1), "heads": 2, "hidden": 24, "dim": 12}
 
 
@@ -43,9 +45,9 @@ def writer() -> Predictor:
     return Predictor(_ready(model), tokenizer, spec, system="cnn_captioner")
 
 
-def answerer() -> Predictor:
+def answerer(answers: tuple[str, ...] = ("red", "blue", "two", "圆", "yes", "no")) -> Predictor:
     tokenizer = Tokenizer.train(TEXTS * 2, vocabulary=300)
-    spec = _spec(tokenizer, answers=("red", "blue", "two", "圆", "yes", "no"))
+    spec = _spec(tokenizer, answers=answers)
     config = attention_vqa.Config(**SMALL, text_dim=16, text_layers=1, text_heads=2, layers=1)
     return Predictor(_ready(attention_vqa.build(config, spec)), tokenizer, spec, system="attention_vqa")
 

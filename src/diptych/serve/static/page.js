@@ -162,7 +162,8 @@ function openCard(place) {
   const hit = results[place];
   at("card-text").textContent = firstLine(hit);
   at("card-more").textContent = (hit.text || "").split("\n").slice(1).join("\n");
-  const facts = Object.entries(hit.metadata).map(([name, value]) => `${name}: ${Array.isArray(value) ? value.join(", ") : value}`);
+  const plain = (value) => [value].flat().every((one) => one !== null && typeof one !== "object");
+  const facts = Object.entries(hit.metadata).filter(([, value]) => plain(value)).map(([name, value]) => `${name}: ${[value].flat().join(", ")}`);
   at("card-facts").textContent = [hit.text ? hit.id : "", ...facts].filter(Boolean).join("  ·  ");
   const image = make("img", { className: "whole", alt: firstLine(hit) });
   shape(at("card-frame"), hit.width, hit.height);

@@ -57,6 +57,9 @@ export function change() {
 export function translate() {
   document.documentElement.lang = language;
   for (const one of document.querySelectorAll("[data-say]")) one.textContent = say(one.dataset.say);
-  for (const one of document.querySelectorAll("[data-hint]")) one.placeholder = say(one.dataset.hint);
+  for (const one of document.querySelectorAll("[data-hint]")) {
+    one.placeholder = say(one.dataset.hint);
+    if (!one.labels.length) one.setAttribute("aria-label", one.placeholder);
+  }
   for (const one of document.querySelectorAll("[data-title]")) { one.title = say(one.dataset.title); one.setAttribute("aria-label", one.title); }
 }
