@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diptych.core.batch import Batch
+from diptych.core.batch import Batch, States
 from diptych.core.errors import UserError
 from diptych.data.tokenizer import Tokenizer
 from diptych.explain.answer import evidence_of
@@ -84,6 +84,31 @@ def test_the_likeliest_answer_is_explained_by_every_method_that_can(tokenizer, s
     assert (found.heat == found.by_answer[0]).all()
     assert [word for word, _ in found.words] == QUESTION.split()
     assert [name for name, _ in found.parts()] == [f"{name} {100 * chance:.0f} %" for name, chance in found.answers]
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_relevance_goes_through_what_the_words_saw_of_the_cells(tokenizer, spec, layers):
+    model, image = made(spec, **SMALL_ASK, fusion="attention", layers=layers), picture()
+    tokens, content = read_by(tokenizer, QUESTION, spec.context)
+    found = evidence_of(model, image, tokens, content, torch.tensor([1]), method="relevance").maps[0]
+    states, seen = model.image_tower(image[None]), []
+    for layer in model.streams.words:
+        layer.cross.watch = lambda weights: seen.append(weights) or weights
+    cells = states.tokens.detach().requires_grad_()
+    real = torch.ones_like(tokens[None], dtype=torch.bool)
+    batch = Batch(image_states=States(cells, states.mask, states.summary), tokens=tokens[None], token_mask=real)
+    value = model.logits(batch)[0].log_softmax(0)[1]
+    slopes = torch.autograd.grad(value, seen)
+    wanted = sum((weights * slope).clamp(min=0)[0].mean(0).mean(0) for weights, slope in zip(seen, slopes, strict=True))
+    assert len(seen) == layers
+    assert torch.allclose(found.flatten(), wanted.detach()[1:], atol=1e-6)  # the first is the picture's summary
+    assert found.any()
+    for layer in model.streams.words:
+        layer.cross.watch = None
+    explain(model, tokenizer, spec, image, QUESTION, method="relevance")
+    assert all(layer.cross.watch is None for layer in (*model.streams.words, *model.streams.cells))
+    with pytest.raises(UserError, match=r"AttentionVQA has no two streams.*fusion=attention has"):
+        explain(made(spec, **SMALL_ASK, fusion="sum"), tokenizer, spec, image, QUESTION, method="relevance")
 
 
 def test_another_answer_can_be_asked_about(model, tokenizer, spec):

@@ -106,7 +106,9 @@ def test_the_gradient_to_the_cells_gives_each_word_a_map_too(model, tokenizer, m
 
 
 def test_methods_that_need_two_towers_are_refused(model, tokenizer, spec):
-    with pytest.raises(UserError, match=r"relevance follows attention inside two towers.*method=occlusion"):
+    with pytest.raises(UserError, match=r"rollout follows attention inside two towers.*method=occlusion"):
+        explain(model, tokenizer, spec, picture(), TEXT, method="rollout")
+    with pytest.raises(UserError, match=r"CNNCaptioner has no two streams that look at each other.*method=occlusion"):
         explain(model, tokenizer, spec, picture(), TEXT, method="relevance")
     with pytest.raises(UserError, match=r"unknown method 'occlusoin'.*occlusion"):
         explain(model, tokenizer, spec, picture(), TEXT, method="occlusoin")

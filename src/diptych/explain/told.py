@@ -14,6 +14,7 @@ from diptych.core.batch import Batch
 from diptych.core.errors import UserError, unknown
 from diptych.core.model import Model
 from diptych.encoders.offers import Sighted
+from diptych.explain.crossing import relevance_between
 from diptych.explain.gradcam import cells_for
 from diptych.explain.maps import CAMS, square
 from diptych.explain.occlusion import CELLS, without_parts
@@ -31,7 +32,8 @@ def maps_of(told: Told, model: Model, image: Shaped[Tensor, "c h w"], *, method:
         model: that tells it.
         image: of the model's size, on its device.
         method: "auto" and "occlusion" cover one part of the picture after another; "gradcam" and "hirescam" follow the
-            gradient to the cells of the image tower; "random".
+            gradient to the cells of the image tower; "relevance" goes through the attention between a question and
+            the cells; "random".
 
     Returns:
         Evidence of each place, >= 0: by occlusion the fall of the log-probability in nats.
@@ -41,7 +43,7 @@ def maps_of(told: Told, model: Model, image: Shaped[Tensor, "c h w"], *, method:
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    if method in CAMS:
+    if method in (*CAMS, "relevance"):
         return _by_cells(told, model, image, method)
     with torch.no_grad():
         if method == "random":
@@ -59,7 +61,12 @@ def _by_cells(told: Told, model: Model, image: Shaped[Tensor, "c h w"], method: 
         raise UserError(f"{type(model).__name__} has no image tower for {method} to look at: use method=occlusion")
     with torch.no_grad():
         states = model.image_tower(image[None])
-    found = cells_for(
-        lambda cells: told(Batch(image_states=replace(states, tokens=cells)))[0], states.tokens, cam=CAMS[method]
-    )
-    return torch.stack([square(each[0]) for each in found]).float().cpu()
+
+    def values(cells: Tensor) -> Tensor:
+        return told(Batch(image_states=replace(states, tokens=cells)))[0]
+
+    if method == "relevance":
+        found = relevance_between(model, values, states.tokens)
+    else:
+        found = cells_for(values, states.tokens, cam=CAMS[method])[:, 0]
+    return torch.stack([square(each) for each in found]).detach().float().cpu()
