@@ -97,7 +97,7 @@ def _train_once(folder: Path, settings: dict) -> None:
 
 
 def _pairs(folder: Path, settings: dict) -> None:
-    """Train a small CLIP on pictures and captions as the command line does, perhaps up to a kill -9."""
+    """Train a small system on pictures and captions as the command line does, perhaps up to a kill -9."""
     from diptych.data.sources import open_data
     from diptych.train.experiment import prepare, run
     from diptych.train.plan import make_plan
@@ -113,7 +113,7 @@ def _pairs(folder: Path, settings: dict) -> None:
         return step(stepper, batch, lr)
 
     Stepper.step = counted
-    plan = make_plan("clip", settings=settings)
+    plan = make_plan(settings.pop("system", "clip"), settings=settings)
     experiment = prepare(plan, open_data(data), out=folder, named=data)
     run(experiment, out=folder)
 

@@ -1,4 +1,4 @@
-"""A CLIP on real files goes on bit for bit after kill -9, in the middle of an epoch and with two reading threads."""
+"""A CLIP and a GAN on real files go on bit for bit after kill -9, inside an epoch and with two reading threads."""
 
 import io
 import json
@@ -18,6 +18,9 @@ COLOURS = ("red", "green", "blue", "grey")
 SETTINGS = {"steps": 100, "save_every": 13, "batch_size": 8, "workers": 2, "augment": "crop", "lr": 1e-3, "ema": 0.9}
 SETTINGS |= {"image_size": 16, "image_dim": 16, "image_layers": 1, "image_heads": 2, "dim": 8, "dropout": 0.2}
 SETTINGS |= {"text_dim": 16, "text_layers": 1, "text_heads": 2, "text_vocabulary": 300, "evaluate_every": 2}
+
+GAN = {name: SETTINGS[name] for name in SETTINGS if name not in ("dim", "dropout", "evaluate_every")}
+GAN |= {"system": "gan_cls", "generator_width": 4, "critic_width": 4, "noise": 6, "text_code": 6}
 
 
 def pictures(count=60):
@@ -56,9 +59,9 @@ def as_shards(folder):
     return folder
 
 
-@pytest.mark.parametrize("make", [as_files, as_shards])
-def test_kill_in_the_middle_of_an_epoch(tmp_path, make):
-    settings = {"data": str(make(tmp_path / "data")), **SETTINGS}
+@pytest.mark.parametrize(("make", "system"), [(as_files, SETTINGS), (as_shards, SETTINGS), (as_files, GAN)])
+def test_kill_in_the_middle_of_an_epoch(tmp_path, make, system):
+    settings = {"data": str(make(tmp_path / "data")), **system}
     ((code, text),) = child.run("pairs", tmp_path / "killed", {**settings, "kill_at": 54})
     assert code == -signal.SIGKILL, text
     (state,) = (tmp_path / "killed" / "resume").iterdir()
