@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diptych.core.errors import UserError
 from diptych.explain.relevance import Both, positive
+from diptych.nn.attention import Attention
 from diptych.nn.streams import CrossStreams
 
 Values = Callable[[Tensor], Tensor]
@@ -45,9 +46,9 @@ def relevance_between(model: nn.Module, values: Values, cells: Float[Tensor, "1 
     with torch.enable_grad(), ExitStack() as undo:
         seen: dict[str, list[Tensor]] = {"words": [], "cells": []}
         for name, layers in (("words", streams[0].words), ("cells", streams[0].cells)):
-            for layer in layers:
-                layer.cross.watch = _keep(seen[name])
-                undo.callback(setattr, layer.cross, "watch", None)
+            for attention in (part for part in layers.modules() if isinstance(part, Attention)):
+                attention.watch = _keep(seen[name])
+                undo.callback(setattr, attention, "watch", None)
         found = values(cells.detach().requires_grad_())
         return torch.stack([_of(value, seen["words"], seen["cells"], cells.shape[1]) for value in found])
 
