@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from diptych.core.errors import UserError
 from diptych.search.folder import FolderIndex
@@ -45,103 +44,6 @@ def _found(index: FolderIndex, vector: list[float], **kwargs) -> list[str]:
     return [hit.key for hit in index.search(np.array(vector), **kwargs)[0]]
 
 
-def test_search_gives_the_nearest_with_all_that_was_stored(index):
-    _fill(index)
-    (hits,) = index.search(np.array([4.0, 0, 0]), k=3)
-    assert [(hit.key, hit.score) for hit in hits[:2]] == [("x", 1.0), ("xy", pytest.approx(0.5**0.5))]
-    assert hits[0].metadata == {"split": "train", "year": 1999, "tags": ["a", "b"], "good": True}
-    assert (hits[0].text, hits[1].text) == ("along x", "沿对角线")
-    assert [hit.key for hit in hits[2:]] == ["y"]  # y and z score 0 both: insertion decides
-    assert len(index) == 4
-
-
-def test_batches_tensors_and_single_vectors_give_the_same(index):
-    _fill(index)
-    queries = torch.tensor([[1.0, 0.2, 0], [0, 0.3, 1]], requires_grad=True)
-    batch = index.search(queries, k=2)
-    assert [[hit.key for hit in hits] for hits in batch] == [["x", "xy"], ["z", "y"]]
-    assert index.search(queries[1], k=2) == [batch[1]]
-    assert index.search(queries.detach().numpy().astype(np.float16)[0], k=1)[0][0].key == "x"
-    assert index.search(queries.bfloat16(), k=1)[1][0].key == "z"
-
-
-@pytest.mark.parametrize(
-    ("where", "keys"),
-    [
-        ({}, ["x", "y", "z", "xy"]),
-        ({"split": "test"}, ["y", "z"]),
-        ({"split": ["train", "dev"]}, ["x", "xy"]),
-        ({"split": ("train",), "year": 1999}, ["x"]),
-        ({"split": []}, []),
-        ({"year": {">=": 1999}}, ["x", "y"]),
-        ({"year": {">": 1999, "<": 2006}}, ["y"]),
-        ({"year": {"<=": 1999}}, ["x"]),
-        ({"year": {">": "a"}}, ["z"]),
-        ({"year": None}, ["xy"]),
-        ({"good": None}, ["z", "xy"]),
-        ({"good": True}, ["x"]),
-        ({"good": False}, ["y"]),
-        ({"tags": "b"}, ["x", "y"]),
-        ({"tags": ["a", "c"]}, ["x"]),
-        ({"自然": "山"}, ["xy"]),
-        ({"split": "TEST"}, []),
-    ],
-)
-def test_filters(index, where, keys):
-    _fill(index)
-    assert index.keys(where) == keys
-    assert index.count(where) == len(keys)
-    assert sorted(_found(index, [1, 1, 1], where=where)) == sorted(keys)
-
-
-def test_a_filter_is_applied_before_the_best_are_taken(index):
-    index.add(
-        [str(i) for i in range(200)],
-        np.array([[1.0, i / 100, 0] for i in range(200)]),
-        metadata=[{"far": i >= 195} for i in range(200)],
-    )
-    assert _found(index, [1, 0, 0], k=3, where={"far": True}) == ["195", "196", "197"]
-
-
-@pytest.mark.parametrize(
-    ("where", "line"),
-    [
-        ({"splt": "test"}, "unknown field of the metadata 'splt'; did you mean 'split'"),
-        ({"year": {"=>": 3}}, "unknown comparison in the filter on 'year' '=>'.*allowed: <, <=, >, >="),
-        ({"year": {">": True}}, "cannot compare 'year' with True"),
-        ({"year": {">": None}}, "cannot compare 'year' with None"),
-        ({"split": [["test"]]}, r"cannot filter 'split' by \['test'\]"),
-        ({"split": object()}, "cannot filter 'split' by"),
-        ({'od"d': 1}, "double quote"),
-    ],
-)
-def test_bad_filters_are_told(index, where, line):
-    _fill(index)
-    with pytest.raises(UserError, match=line):
-        index.search(np.ones(3), where=where)
-
-
-def test_upsert_replaces_whole_and_counts_as_new(index):
-    _fill(index)
-    index.upsert(["x", "new"], np.array([[0, 0, 1.0], [0, 0, 2]]), metadata=[{"split": "test"}, {}])
-    assert index.keys() == ["y", "z", "xy", "x", "new"]
-    assert _found(index, [0, 0, 1], k=3) == ["z", "x", "new"]
-    (item,) = index.get(["x"])
-    assert (item.metadata, item.text, item.vector.tolist()) == ({"split": "test"}, None, [0, 0, 1])
-
-
-def test_delete_and_get(index):
-    _fill(index)
-    assert index.delete(["y", "nobody"]) == 1
-    assert index.delete([]) == 0
-    assert _found(index, [0, 1, 0], k=9) == ["xy", "x", "z"]
-    assert [item.key for item in index.get(["xy", "x"])] == ["xy", "x"]
-    with pytest.raises(UserError, match=r"the key 'y' \(and 1 more\) is not in the index"):
-        index.get(["x", "y", "w"])
-    index.add(["y"], np.array([0, 1.0, 0]))
-    assert index.keys() == ["x", "z", "xy", "y"]
-
-
 def test_everything_is_there_after_reopening(index, folder):
     _fill(index)
     index.delete(["z"])
@@ -175,46 +77,6 @@ def test_an_empty_index_works(index):
     index.add([], np.empty((0, 3)))
     index.vacuum()
     assert str(index.plan()) == "exact search over 0 vectors: every vector is compared"
-
-
-@pytest.mark.parametrize(
-    ("keys", "vectors", "kwargs", "line"),
-    [
-        (["x"], np.ones((1, 3)), {}, "the key 'x' is already in the index: use upsert"),
-        (["a", "b", "a"], np.ones((3, 3)), {}, "the key 'a' is given twice"),
-        (["a"], np.ones((1, 4)), {}, r"shape \(1, 4\) do not fit: this index holds vectors of 3"),
-        (["a"], np.ones((1, 3, 1)), {}, "do not fit"),
-        (["a", "b"], np.ones((1, 3)), {}, "1 vectors were given for 2 keys"),
-        (["a", "b"], np.array([[1, 0, 0], [1, np.nan, 0]]), {}, "the vector of 'b' holds NaN or infinity"),
-        (["a", "b"], np.array([[1, 0, 0], [0, 0, 0]]), {}, "the vector of 'b' is all zeros"),
-        (["a"], np.ones((1, 3)), {"metadata": []}, "0 metadata were given for 1 keys"),
-        (["a"], np.ones((1, 3)), {"texts": ["t", "u"]}, "2 texts were given for 1 keys"),
-        (["a"], np.ones((1, 3)), {"metadata": [{"when": object()}]}, "the metadata of 'a' is not JSON"),
-        (["a"], np.ones((1, 3)), {"metadata": [{"size": float("nan")}]}, "the metadata of 'a' is not JSON"),
-        (["a\udcff"], np.ones((1, 3)), {}, "half a character"),
-        (["a\0"], np.ones((1, 3)), {}, "zero byte"),
-    ],
-)
-def test_bad_items_are_told_and_nothing_is_stored(index, keys, vectors, kwargs, line):
-    _fill(index)
-    with pytest.raises(UserError, match=line):
-        index.add(keys, vectors, **kwargs)
-    assert index.keys() == ["x", "y", "z", "xy"]
-
-
-@pytest.mark.parametrize(
-    ("query", "k", "line"),
-    [
-        (np.ones(4), 1, "this index holds vectors of 3 numbers"),
-        (np.array([1.0, np.inf, 0]), 1, "the vector of query 0 holds NaN or infinity"),
-        (np.zeros((2, 3)), 1, "the vector of query 0 is all zeros"),
-        (np.ones(3), 0, "cannot look for the 0 nearest"),
-    ],
-)
-def test_bad_queries_are_told(index, query, k, line):
-    _fill(index)
-    with pytest.raises(UserError, match=line):
-        index.search(query, k=k)
 
 
 def test_another_model_is_refused(index, folder):

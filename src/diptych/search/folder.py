@@ -18,7 +18,7 @@ from diptych.search.catalog import Catalog, Row
 from diptych.search.faults import damaged, told
 from diptych.search.graph import GraphFacts, installed
 from diptych.search.header import FORMAT, Header
-from diptych.search.index import Hit, Index, Item, Metadata, Plan, Where
+from diptych.search.index import Hit, Index, Item, Metadata, Plan, Where, at_least_one
 from diptych.search.lock import WriterLock
 from diptych.search.rows import rows_of
 from diptych.search.sieve import TILE, SieveFacts
@@ -148,7 +148,7 @@ class FolderIndex(Index):
         self, vectors: Vectors, *, k: int = 10, where: Where | None = None, exact: bool = False
     ) -> list[list[Hit]]:
         """Find the nearest items of each query; see `Index.search`."""
-        _at_least_one(k)
+        at_least_one(k)
         query = unit(vectors, dim=self.dim)
         with self._store.reading() as view:
             allowed = view.allowed(self._store.catalog, dict(where or {}))
@@ -161,7 +161,7 @@ class FolderIndex(Index):
 
     def matching(self, text: str, *, k: int = 10, where: Where | None = None) -> list[Hit]:
         """Find the items whose text holds words of another text, by BM25; see `Index.matching`."""
-        _at_least_one(k)
+        at_least_one(k)
         query = query_of(text)
         with self._store.reading():
             if not self._store.catalog.has_words():
@@ -286,11 +286,6 @@ class FolderIndex(Index):
 
 def _late(slots: int, *, how: str) -> str:
     return f"; {slots:,} later ones {how}" if slots > 0 else ""
-
-
-def _at_least_one(k: int) -> None:
-    if k < 1:
-        raise UserError(f"cannot look for the {k} nearest: give 1 or more")
 
 
 def _hit(row: Row, score: float) -> Hit:

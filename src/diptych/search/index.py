@@ -91,6 +91,16 @@ def fuse(by_vector: Sequence[Hit], by_words: Sequence[Hit], *, k: int, weight: f
     return [replace(hits[key], score=scores[key]) for key in best]
 
 
+def at_least_one(k: int) -> None:
+    """Refuse to look for nothing.
+
+    Raises:
+        UserError: for k below 1.
+    """
+    if k < 1:
+        raise UserError(f"cannot look for the {k} nearest: give 1 or more")
+
+
 class Index(ABC):
     """Vectors of one model, each with a unique key, metadata and a text; found by cosine similarity.
 

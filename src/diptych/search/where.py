@@ -39,6 +39,33 @@ def path(field: str) -> str:
     return f'$."{field}"'
 
 
+def values_of(field: str, wanted: Any) -> list[str | int | float]:
+    """Return the values of which a filter wants any.
+
+    Raises:
+        UserError: for a value that is none.
+    """
+    allowed = list(wanted) if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
+    for value in allowed:
+        if not isinstance(value, (str, int, float)):
+            raise UserError(f"cannot filter {field!r} by {value!r}: give texts, numbers, true or false")
+    return allowed
+
+
+def bounds_of(field: str, wanted: Mapping[str, Any]) -> list[tuple[str, str | int | float]]:
+    """Return the comparisons of a range.
+
+    Raises:
+        UserError: for a sign or a bound that is none.
+    """
+    for sign, bound in wanted.items():
+        if sign not in _RANGE:
+            raise unknown(f"comparison in the filter on {field!r}", sign, _RANGE)
+        if isinstance(bound, bool) or not isinstance(bound, (str, int, float)):
+            raise UserError(f"cannot compare {field!r} with {bound!r}: give a number or a text")
+    return list(wanted.items())
+
+
 def _field(field: str, wanted: Any) -> tuple[str, list[Any]]:
     where = path(field)
     if wanted is None:
@@ -46,22 +73,14 @@ def _field(field: str, wanted: Any) -> tuple[str, list[Any]]:
     if isinstance(wanted, Mapping):
         test, values = _range(field, wanted)
     else:
-        allowed = list(wanted) if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
-        for value in allowed:
-            if not isinstance(value, (str, int, float)):
-                raise UserError(f"cannot filter {field!r} by {value!r}: give texts, numbers, true or false")
-        test, values = "each.value IN (SELECT value FROM json_each(?))", [json.dumps(allowed)]
+        test, values = "each.value IN (SELECT value FROM json_each(?))", [json.dumps(values_of(field, wanted))]
     # json_each gives the elements of a list and, of anything plain, that one value
     return f"EXISTS (SELECT 1 FROM json_each(metadata, ?) AS each WHERE {test})", [where, *values]
 
 
-def _range(field: str, bounds: Mapping[str, Any]) -> tuple[str, list[Any]]:
+def _range(field: str, wanted: Mapping[str, Any]) -> tuple[str, list[Any]]:
     tests, values = ["1"], []
-    for sign, bound in bounds.items():
-        if sign not in _RANGE:
-            raise unknown(f"comparison in the filter on {field!r}", sign, _RANGE)
-        if isinstance(bound, bool) or not isinstance(bound, (str, int, float)):
-            raise UserError(f"cannot compare {field!r} with {bound!r}: give a number or a text")
+    for sign, bound in bounds_of(field, wanted):
         # SQLite holds every text to be above every number
         kinds = "('text')" if isinstance(bound, str) else "('integer', 'real')"
         tests.append(f"each.type IN {kinds} AND each.value {sign} ?")

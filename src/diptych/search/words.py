@@ -30,10 +30,19 @@ def query_of(text: str) -> str:
     Raises:
         UserError: when there is no word in the text.
     """
+    return " OR ".join(f'"{term}"' for term in terms_of(text))
+
+
+def terms_of(text: str) -> list[str]:
+    """Return the words of a text, each once; of a Chinese run, its pairs of characters with a blank between.
+
+    Raises:
+        UserError: when there is no word in the text.
+    """
     terms = [term for run in _RUN.findall(text.lower()) for term in _terms(run)]
     if not terms:
         raise UserError(f"there is no word to look for in {text!r}: give a word, or search by vectors alone")
-    return " OR ".join(f'"{term}"' for term in dict.fromkeys(terms))
+    return list(dict.fromkeys(terms))
 
 
 def _terms(run: str) -> list[str]:
