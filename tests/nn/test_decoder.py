@@ -172,3 +172,30 @@ def test_sinusoids_are_their_formula():
             assert abs(found[place, column].item() - wanted.item()) < 1e-6
     with pytest.raises(UserError, match="even width, got 7"):
         sinusoids(3, 7)
+
+
+@pytest.mark.parametrize("kind", ["plain", "meshed"])
+@pytest.mark.parametrize("shared", [1, 3])
+def test_packed_texts_are_padded_texts_without_padding(kind, shared):
+    made, (levels, mask) = decoder(kind), encoding()
+    tokens = torch.randint(0, WORDS, (4 * shared, 7), generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor([7, 1, 4, 6, 2, 3, 7, 5, 1, 2, 6, 4])[: len(tokens), None]
+    real = torch.arange(7) < lengths
+    levels = tuple(level.requires_grad_() for level in levels)
+    whole = made(tokens, levels, mask)[real]
+    packed = made.packed(tokens, real, levels, mask)
+    torch.testing.assert_close(packed, whole, rtol=1e-5, atol=1e-5)  # sums over rows in another order
+    weights = torch.randn_like(whole)
+    wanted = [levels[-1], *made.parameters()]
+    grads = [torch.autograd.grad((weights * found).sum(), wanted, allow_unused=True) for found in (whole, packed)]
+    for one, other in zip(*grads, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+
+
+def test_packed_texts_that_are_too_long_are_refused():
+    made, (levels, mask) = decoder("plain"), encoding()
+    tokens = torch.ones(4, LONGEST + 1, dtype=torch.long)
+    with pytest.raises(UserError, match=f"at most {LONGEST} tokens, got {LONGEST + 1}"):
+        made.packed(tokens, tokens > 0, levels, mask)

@@ -122,8 +122,9 @@ class CaptionModel(Model, Captioner, Staged, Fitted, Rewarded, Sighted, ABC):
             levels: what `look` gave for each text, or for as many texts in a row.
             mask: which cells are real.
         """
-        hidden, kept = self.decoder(tokens[:, :-1], levels, mask), real[:, 1:]
-        logs = self.decoder.logits(hidden[kept]).float().log_softmax(-1)
+        kept = real[:, 1:]
+        hidden = self.decoder.packed(tokens[:, :-1], kept, levels, mask)
+        logs = self.decoder.logits(hidden).float().log_softmax(-1)
         chosen = logs.gather(1, tokens[:, 1:][kept].unsqueeze(1)).squeeze(1)
         return chosen.new_zeros(kept.shape).masked_scatter(kept, chosen)
 
@@ -176,9 +177,9 @@ class CaptionModel(Model, Captioner, Staged, Fitted, Rewarded, Sighted, ABC):
     def _words(self, batch: Batch) -> Loss:
         tokens, mask = batch.need("tokens"), batch.need("token_mask")
         levels, seen = self._look_once(batch)
-        hidden = self.decoder(tokens[:, :-1], levels, seen)
         real = mask[:, 1:]
-        logits, target = self.decoder.logits(hidden[real]), tokens[:, 1:][real]
+        hidden = self.decoder.packed(tokens[:, :-1], real, levels, seen)
+        logits, target = self.decoder.logits(hidden), tokens[:, 1:][real]
         total, word = next_word(logits, target, texts=len(tokens), smoothing=self.config.smoothing)
         return Loss(total, {"word": word})
 

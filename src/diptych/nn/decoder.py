@@ -15,8 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from diptych.core.errors import UserError
+from diptych.nn.dropout import Dropout
 from diptych.nn.linear import Linear
 from diptych.nn.looking import CrossAttention, Looked, SelfAttention
+from diptych.nn.packing import Packing
 from diptych.nn.past import Past, Tree
 from diptych.nn.transformer import MLP
 
@@ -36,6 +38,7 @@ class DecoderLayer(nn.Module, ABC):
         mask: Bool[Tensor, "i 1 1 n"] | None = None,
         past: Past | None = None,
         hidden: Bool[Tensor, "b 1 q s"] | None = None,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "b q d"]:
         """Transform words; arguments as for `SelfAttention` and `CrossAttention`."""
 
@@ -57,7 +60,7 @@ class PlainLayer(DecoderLayer):
         self.back = SelfAttention(dim, heads)
         self.cross = CrossAttention(dim, heads)
         self.mlp = MLP(dim, hidden, activation=activation, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def look(self, levels: Sequence[Float[Tensor, "i n d"]], *, turned: bool = False) -> Looked:
         """Look at the last level alone."""
@@ -70,10 +73,11 @@ class PlainLayer(DecoderLayer):
         mask: Bool[Tensor, "i 1 1 n"] | None = None,
         past: Past | None = None,
         hidden: Bool[Tensor, "b 1 q s"] | None = None,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "b q d"]:
         """Transform words."""
-        x = x + self.dropout(self.back(self.back_norm(x), past, hidden))
-        x = x + self.dropout(self.cross(self.look_norm(x), looked, mask)[0])
+        x = x + self.dropout(self.back(self.back_norm(x), past, hidden, packing))
+        x = x + self.dropout(self.cross(self.look_norm(x), looked, mask, packing)[0])
         y: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return y
 
@@ -114,7 +118,7 @@ class WordDecoder(nn.Module):
             self.positions = positions
         else:
             self.register_buffer("positions", positions, persistent=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
         self.out = Linear(dim, vocabulary, bias=False)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
@@ -138,12 +142,21 @@ class WordDecoder(nn.Module):
         Raises:
             UserError: for more tokens than there are places.
         """
-        x = self._come_in(tokens, 0)
-        cross = None if mask is None else mask[:, None, None, :]
-        for layer in self._layers():
-            x = layer(x, layer.look(levels), cross)
-        y: Tensor = self.norm(x)
-        return y
+        return self._through(self._come_in(tokens, 0), levels, mask)
+
+    def packed(
+        self,
+        tokens: Int[Tensor, "b t"],
+        real: Bool[Tensor, "b t"],
+        levels: Sequence[Float[Tensor, "i n d"]],
+        mask: Bool[Tensor, "i n"] | None = None,
+    ) -> Float[Tensor, "w d"]:
+        """Transform the real tokens of whole texts, text by text: as `forward` does, without a thought for padding."""
+        self._need_room(tokens.shape[1])
+        packing = Packing.of(real)
+        words = tokens.flatten().index_select(0, packing.places)
+        x = self.scale * self.embedding(words) + self.positions.index_select(0, packing.along())
+        return self._through(self.dropout(x).unsqueeze(0), levels, mask, packing).squeeze(0)
 
     def logits(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... v"]:
         """Return the logits of the next word."""
@@ -165,10 +178,26 @@ class WordDecoder(nn.Module):
 
     def _come_in(self, tokens: Int[Tensor, "... t"], start: int) -> Float[Tensor, "... t d"]:
         end = start + tokens.shape[-1]
-        if end > len(self.positions):
-            raise UserError(f"this decoder writes at most {len(self.positions)} tokens, got {end}")
+        self._need_room(end)
         x: Tensor = self.dropout(self.scale * self.embedding(tokens) + self.positions[start:end])
         return x
+
+    def _need_room(self, length: int) -> None:
+        if length > len(self.positions):
+            raise UserError(f"this decoder writes at most {len(self.positions)} tokens, got {length}")
+
+    def _through(
+        self,
+        x: Float[Tensor, "b t d"],
+        levels: Sequence[Float[Tensor, "i n d"]],
+        mask: Bool[Tensor, "i n"] | None,
+        packing: Packing | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        cross = None if mask is None else mask[:, None, None, :]
+        for layer in self._layers():
+            x = layer(x, layer.look(levels), cross, packing=packing)
+        y: Tensor = self.norm(x)
+        return y
 
     def _layers(self) -> list[DecoderLayer]:
         return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from diptych.core.errors import UserError
 from diptych.nn.attention import attend
 from diptych.nn.linear import Linear
+from diptych.nn.packing import Packing
 from diptych.nn.past import Past
 
 
@@ -66,21 +67,28 @@ class SelfAttention(nn.Module):
         _draw(self)
 
     def forward(
-        self, x: Float[Tensor, "b q d"], past: Past | None = None, hidden: Bool[Tensor, "b 1 q s"] | None = None
+        self,
+        x: Float[Tensor, "b q d"],
+        past: Past | None = None,
+        hidden: Bool[Tensor, "b 1 q s"] | None = None,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "b q d"]:
         """Let words look back.
 
         Args:
-            x: whole texts, or with `past` the newest words.
+            x: whole texts, packed or not, or with `past` the newest words.
             past: gets the keys and values of the newest words.
             hidden: which of all words so far each of the newest does not see; it sees all when None.
+            packing: of whole texts.
         """
-        query, key, value = _heads(self.inward(x), 3, self.heads)
+        inward = self.inward(x)
+        query, key, value = _heads(inward if packing is None else packing.pad(inward), 3, self.heads)
         if past is None:
             mixed = attend(query, key, value, causal=True)
         else:
             mixed = mix_few(query, *past.add((self.scale * key).transpose(2, 3), value), hidden)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        found = mixed.transpose(1, 2).flatten(2)
+        out: Tensor = self.out(found if packing is None else packing.take(found))
         return out
 
 
@@ -109,7 +117,11 @@ class CrossAttention(nn.Module):
         return Looked(key, torch.cat([value for _, value in found], 1), True)
 
     def forward(
-        self, x: Float[Tensor, "b q d"], looked: Looked, mask: Bool[Tensor, "i 1 1 n"] | None = None
+        self,
+        x: Float[Tensor, "b q d"],
+        looked: Looked,
+        mask: Bool[Tensor, "i 1 1 n"] | None = None,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "l b q d"]:
         """Let words look at each level.
 
@@ -117,18 +129,21 @@ class CrossAttention(nn.Module):
             x: words of b texts; where there are fewer items to look at, b / i texts in a row share each.
             looked: what `look` gave for i items.
             mask: what of them is real.
+            packing: of the texts, where they are packed.
         """
+        asked = self.query(x) if packing is None else packing.pad(self.query(x))
         items, heads = looked.value.shape[:2]
-        batch, words = x.shape[:2]
+        batch, words = asked.shape[:2]
         levels, shared = heads // self.heads, batch // items
-        query = self.query(x).view(items, shared, words, self.heads, -1).permute(0, 3, 1, 2, 4).flatten(2, 3)
+        query = asked.view(items, shared, words, self.heads, -1).permute(0, 3, 1, 2, 4).flatten(2, 3)
         query = query.unsqueeze(1).expand(-1, levels, -1, -1, -1).flatten(1, 2)
         if looked.turned:
             mixed = mix_few(query, looked.key, looked.value, None if mask is None else ~mask)
         else:
             mixed = attend(query, looked.key, looked.value, seen=mask)
         apart = mixed.view(items, levels, self.heads, shared, words, -1).permute(1, 0, 3, 4, 2, 5)
-        out: Tensor = self.out(apart.reshape(levels, batch, words, -1))
+        found = apart.reshape(levels, batch, words, -1)
+        out: Tensor = self.out(found if packing is None else packing.take(found))
         return out
 
 

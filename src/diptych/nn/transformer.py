@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diptych.core.errors import unknown
 from diptych.nn.attention import Attention
+from diptych.nn.dropout import Dropout
 from diptych.nn.linear import Linear
 
 
@@ -41,7 +42,7 @@ class MLP(nn.Module):
         self.activation = activation_named(activation)
         self.up = Linear(dim, hidden)
         self.down = Linear(hidden, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.reset(out_scale=1.0)
 
     def reset(self, *, out_scale: float) -> None:
@@ -85,7 +86,7 @@ class Block(nn.Module):
         self.attention = Attention(dim, heads, causal=causal, dropout=dropout)
         self.mlp_norm = nn.LayerNorm(dim)
         self.mlp = MLP(dim, 4 * dim if hidden is None else hidden, activation=activation, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"] | None = None) -> Float[Tensor, "b t d"]:
         """Transform the tokens; `mask` says which of them are real."""

@@ -27,8 +27,10 @@ from diptych.encoders.towers import build_image
 from diptych.models.captioning import CaptionConfig, CaptionModel
 from diptych.nn.attention import attend
 from diptych.nn.decoder import DecoderLayer, WordDecoder, sinusoids
+from diptych.nn.dropout import Dropout
 from diptych.nn.linear import Linear
 from diptych.nn.looking import CrossAttention, Looked, SelfAttention
+from diptych.nn.packing import Packing
 from diptych.nn.past import Past
 from diptych.nn.transformer import MLP
 
@@ -89,7 +91,7 @@ class MemoryLayer(nn.Module):
         self.attention = MemoryAttention(dim, heads, slots=slots)
         self.mlp = MLP(dim, hidden, activation="relu", dropout=dropout)
         self.attention_norm, self.mlp_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b n d"]:
         """Transform the cells."""
@@ -119,7 +121,7 @@ class MeshedLayer(DecoderLayer):
         self.gate_found = nn.Parameter(torch.randn(levels, dim, dim) * (2 * dim) ** -0.5)
         self.mlp = MLP(dim, hidden, activation="relu", dropout=dropout)
         self.back_norm, self.look_norm, self.mlp_norm = (nn.LayerNorm(dim) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.normal_(self.gate_words.weight, std=(2 * dim) ** -0.5)
         nn.init.zeros_(self.gate_words.bias)
 
@@ -134,10 +136,11 @@ class MeshedLayer(DecoderLayer):
         mask: Bool[Tensor, "i 1 1 n"] | None = None,
         past: Past | None = None,
         hidden: Bool[Tensor, "b 1 q s"] | None = None,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "b q d"]:
         """Transform words."""
-        x = self.back_norm(x + self.dropout(self.back(x, past, hidden)))
-        found = self.look_norm(x + self.dropout(self.cross(x, looked, mask)))
+        x = self.back_norm(x + self.dropout(self.back(x, past, hidden, packing)))
+        found = self.look_norm(x + self.dropout(self.cross(x, looked, mask, packing)))
         gate = self.gate_words(x).unflatten(-1, (self.levels, -1)).movedim(2, 0)
         gate = torch.sigmoid(gate + (found.flatten(1, 2) @ self.gate_found).view_as(found))
         x = (found * gate).sum(0) / self.levels**0.5
@@ -150,7 +153,7 @@ class MeshedMemory(CaptionModel):
 
     def __init__(self, image: ImageEncoder, decoder: WordDecoder, config: Config, spec: DataSpec) -> None:
         super().__init__(image, decoder, config, spec)
-        self.norm, self.dropout = nn.LayerNorm(config.dim), nn.Dropout(config.dropout)
+        self.norm, self.dropout = nn.LayerNorm(config.dim), Dropout(config.dropout)
         sizes = {"hidden": config.hidden, "slots": config.memory}
         self.encoder = nn.ModuleList(
             MemoryLayer(config.dim, config.heads, **sizes, dropout=config.dropout) for _ in range(config.encoder_layers)
