@@ -83,7 +83,7 @@ def test_the_likeliest_answer_is_explained_by_every_method_that_can(tokenizer, s
     assert found.by_answer.shape == (ANSWERS, 16, 16)
     assert (found.heat == found.by_answer[0]).all()
     assert [word for word, _ in found.words] == QUESTION.split()
-    assert [name for name, _ in found.parts()] == [f"{name} {100 * chance:.0f} %" for name, chance in found.answers]
+    assert [name for name, _ in found.parts()] == [f"{name}: {100 * chance:.0f} %" for name, chance in found.answers]
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -61,7 +61,7 @@ class Explanation:
         if self.by_word is not None:
             return list(zip([word for word, _ in self.words], self.by_word, strict=True))
         if self.by_answer is not None:
-            names = [f"{answer} {100 * chance:.0f} %" for answer, chance in self.answers]
+            names = [f"{answer}: {100 * chance:.0f} %" for answer, chance in self.answers]
             return list(zip(names, self.by_answer, strict=True))
         return []
 
