@@ -1,5 +1,6 @@
 """Stacked attention and cross-modal streams: their formulas, and what padding and missing sides must not do."""
 
+import pytest
 import torch
 
 from diptych.nn.hops import StackedAttention
@@ -54,6 +55,18 @@ def test_padding_is_not_looked_at_and_nothing_is_seen_in_the_dark():
     seen, weights = stack(question, cells, torch.zeros_like(mask))
     assert not seen.any()
     assert not weights.any()
+
+
+@pytest.mark.parametrize("hops", [0, 2])
+def test_a_picture_with_several_questions_need_stand_only_once(hops):
+    question, cells, mask = inputs()
+    stack = StackedAttention(4, hops=hops).double()
+    picture = torch.tensor([2, 0, 0, 1, 2])
+    asked = torch.cat([question, question[:2] + 1])
+    once = stack(asked, cells, mask[picture], picture)
+    each = stack(asked, cells[picture], mask[picture])
+    for one, other in zip(once, each, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
 
 
 def test_streams_do_not_see_padding_nor_the_order_of_cells():

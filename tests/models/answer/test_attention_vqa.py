@@ -28,7 +28,7 @@ def test_a_question_without_picture_is_one_whose_cells_are_all_masked(fusion):
     blind = model.answer(dataclasses.replace(batch, image=None))
     torch.testing.assert_close(blind.sum(1), torch.ones(6))
     assert not torch.allclose(model.answer(batch), blind)
-    model._see = lambda batch: (torch.randn(6, 9, 16), torch.zeros(6, 9, dtype=torch.bool))
+    model._see = lambda batch: (torch.randn(6, 9, 16), torch.zeros(6, 9, dtype=torch.bool), None)
     torch.testing.assert_close(model.answer(batch), blind)
 
 

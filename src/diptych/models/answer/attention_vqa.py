@@ -86,15 +86,16 @@ class AttentionVQA(AnswerModel, Fitted, Towered):
     def meet(self, batch: Batch) -> Float[Tensor, "b d"]:
         """Make one vector of picture and question."""
         states = read_question(self.text_tower, batch)
-        cells, mask = self._see(batch)
+        cells, mask, picture = self._see(batch)
         question = self.question(states)
         if self.streams is not None:
             words, real = self.question.read(states)
-            both: Tensor = question + self.streams(cells, mask, words, real)
+            each = cells if picture is None else cells.index_select(0, picture)
+            both: Tensor = question + self.streams(each, mask, words, real)
             return both
         assert self.hops is not None
         assert self.fusion is not None
-        seen, _ = self.hops(question, cells, mask)
+        seen, _ = self.hops(question, cells, mask, picture)
         fused: Tensor = self.fusion((seen, question))
         return fused
 
@@ -113,21 +114,24 @@ class AttentionVQA(AnswerModel, Fitted, Towered):
         self.cells.settle()
         self.question.settle()
 
-    def _see(self, batch: Batch) -> tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]:
-        """Return the cells for each question; each picture is encoded once where its questions stand in a row."""
+    def _see(self, batch: Batch) -> tuple[Float[Tensor, "i n d"], Bool[Tensor, "b n"], Int[Tensor, " b"] | None]:
+        """Return the cells of each picture once, which of them each question may see, and which picture is whose.
+
+        Each picture is encoded once where its questions stand in a row; the last is None where none has several.
+        """
         rows = len(batch)
         if batch.image is None and batch.image_states is None and not self.training:
             like = self.cells.cells.weight
-            return like.new_zeros(rows, 1, self.cells.dim), torch.zeros(rows, 1, dtype=torch.bool, device=like.device)
+            return like.new_zeros(rows, 1, self.cells.dim), like.new_zeros(rows, 1, dtype=torch.bool), None
         places = None if batch.pair_id is None else _once(batch.pair_id)
         own = batch if places is None else batch.part(places[0])
         states = self.image_tower(own.need("image")) if own.image_states is None else own.image_states
         cells, mask = self.cells(states)
-        if places is not None and len(own) < rows:
-            cells, mask = cells.index_select(0, places[1]), mask[places[1]]
+        picture = places[1] if places is not None and len(own) < rows else None
+        mask = mask if picture is None else mask[picture]
         if self.training and self.blind > 0:
             mask = mask & (torch.rand(rows, 1, device=mask.device) >= self.blind)
-        return cells, mask
+        return cells, mask, picture
 
 
 def _once(pictures: Int[Tensor, " b"]) -> tuple[Int[Tensor, " i"], Int[Tensor, " b"]]:
