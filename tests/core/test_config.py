@@ -9,6 +9,7 @@ class Sample(Config):
     lr: float = Field(default=1e-3, gt=0)
     blocks: tuple[int, ...] = (1, 1)
     name: str = "vit"
+    rates: dict[str, float] = {}
 
 
 def test_words_become_values():
@@ -16,6 +17,15 @@ def test_words_become_values():
     assert config == Sample(lr=3e-4, blocks=(2, 2, 3), name="a,b")
     assert Sample.parse({"blocks": "(4,)"}).blocks == (4,)
     assert Sample.parse({"blocks": [5]}).blocks == (5,)
+    for typed in ("words: 0,reward:5e-2", '{"words": 0, "reward": 0.05}'):
+        assert Sample.parse({"rates": typed}).rates == {"words": 0.0, "reward": 0.05}
+    assert Sample.parse({"rates": "{}"}).rates == {}
+    assert Sample.parse({"rates": {"a": 1}}).rates == {"a": 1.0}
+
+
+def test_a_mapping_that_is_none_says_how_to_type_one():
+    with pytest.raises(UserError, match="setting rates='reward=3' is not valid: give names .* such as rates=a:1,b:2"):
+        Sample.parse({"rates": "reward=3"})
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
