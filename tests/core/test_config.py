@@ -9,7 +9,7 @@ class Sample(Config):
     lr: float = Field(default=1e-3, gt=0)
     blocks: tuple[int, ...] = (1, 1)
     name: str = "vit"
-    rates: dict[str, float] = {}
+    rates: dict[str, float] = Field(default={})
 
 
 def test_words_become_values():
@@ -24,7 +24,7 @@ def test_words_become_values():
 
 
 def test_a_mapping_that_is_none_says_how_to_type_one():
-    with pytest.raises(UserError, match="setting rates='reward=3' is not valid: give names .* such as rates=a:1,b:2"):
+    with pytest.raises(UserError, match=r"setting rates='reward=3' is not valid: give names .* such as rates=a:1,b:2"):
         Sample.parse({"rates": "reward=3"})
 
 

@@ -22,7 +22,7 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Build a config from plain values, strings included: `"3e-4"` becomes a float, `"2,2,2"` a tuple, `"a:1,b:2"` a mapping.
+        """Build a config from plain values, strings included: "3e-4" is a float, "2,2,2" a tuple, "a:1,b:2" a mapping.
 
         Raises:
             UserError: for a name that is not a field (the nearest is suggested) or a value out of its range.
