@@ -15,11 +15,9 @@ from jaxtyping import Float32, Int64
 from diptych.core.errors import UserError
 from diptych.data.source import Problem, Source
 from diptych.predictor import Predictor
-from diptych.search.folder import FolderIndex
-from diptych.search.header import Header
 from diptych.search.index import Index
+from diptych.search.opening import index_there, make_index, open_index, run_in
 
-RUN_FILE = "run.json"
 CHUNK = 512
 """Pictures that are stored, and so safe, together."""
 
@@ -35,28 +33,24 @@ class Done:
     skipped: list[Problem] = field(default_factory=list)
 
 
-def open_for(predictor: Predictor, run: Path, folder: Path) -> Index:
+def open_for(predictor: Predictor, run: Path, address: str | Path) -> Index:
     """Open an index for writing, or make it.
 
     Args:
         predictor: what will make the vectors.
         run: its folder; remembered, so that `search` needs only the index.
-        folder: of the index.
+        address: a folder, or the address of a server's collection or table.
 
     Raises:
-        UserError: when the index was made by another model, or is being written by another process.
+        UserError: when the index was made by another model, or cannot be written.
     """
-    if Header.there(folder):
-        store = FolderIndex.open(folder, model=predictor.identity)
-    else:
-        store = FolderIndex.create(folder, dim=predictor.embed_text("a").shape[1], model=predictor.identity)
-    if (folder / RUN_FILE).is_file():
-        return store
-    (folder / RUN_FILE).write_text(json.dumps({"run": str(run.resolve())}) + "\n", encoding="utf-8")
-    return store
+    if index_there(address):
+        return open_index(address, model=predictor.identity)
+    dim = predictor.embed_text("a").shape[1]
+    return make_index(address, dim=dim, model=predictor.identity, run=str(run.resolve()))
 
 
-def run_of(index: Path, run: Path | None = None) -> Path:
+def run_of(index: str | Path, run: Path | None = None) -> Path:
     """Return the run whose model made an index.
 
     Raises:
@@ -64,9 +58,7 @@ def run_of(index: Path, run: Path | None = None) -> Path:
     """
     if run is not None:
         return run
-    if not (index / RUN_FILE).is_file():
-        raise UserError(f"no index in {index}; make one with: diptych index RUN PICTURES --out {index}")
-    found = Path(json.loads((index / RUN_FILE).read_text(encoding="utf-8"))["run"])
+    found = Path(run_in(index))
     if not found.is_dir():
         raise UserError(f"the run {found} that made this index is not there; say where it is now with --run")
     return found

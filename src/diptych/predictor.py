@@ -31,8 +31,8 @@ from diptych.models.answering import answers_to
 from diptych.models.captioning import tell
 from diptych.models.generating import pictures_for
 from diptych.search.find import find_hybrid, reorder
-from diptych.search.folder import FolderIndex
 from diptych.search.index import Hit, Index
+from diptych.search.opening import open_index
 from diptych.tasks.pictures import collate
 from diptych.train.experiment import load_run
 
@@ -184,7 +184,7 @@ class Predictor:
                 puts the nearest pictures of a text in its own order, and a hit's score is the model's.
             candidates: how many of the nearest pictures are looked at so.
         """
-        opened = index if isinstance(index, Index) else FolderIndex.open(index, read_only=True)
+        opened = index if isinstance(index, Index) else open_index(index, read_only=True)
         if opened.model != self.identity:
             raise UserError(
                 f"this index holds vectors of {opened.model}, the run is {self.identity}; index the pictures again"

@@ -16,6 +16,11 @@ def _near_a_plane(rows: int, dim: int, seed: int, *, noise: float) -> np.ndarray
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def _small_indexes_pay(monkeypatch):
+    monkeypatch.setattr("diptych.search.heads._COSTS", {1 << 30: (1024, 0)})
+
+
 def _all(vectors: np.ndarray) -> np.ndarray:
     return np.ones(len(vectors), dtype=bool)
 
@@ -24,7 +29,7 @@ def _all(vectors: np.ndarray) -> np.ndarray:
 def test_the_bound_holds_for_every_pair_and_is_reached(noise):
     vectors, query = _near_a_plane(TILE, 64, 0, noise=noise), _near_a_plane(50, 64, 1, noise=noise)
     directions = np.linalg.qr(np.random.default_rng(2).standard_normal((64, 20)))[0].astype(np.float32)
-    heads = Heads(directions, np.empty((0, 21, TILE), np.float32)).extended(vectors)
+    heads = Heads(directions, np.empty((0, 21, TILE), np.float32), np.array(99)).extended(vectors)
     bound = heads.of(query).astype(np.float64) @ heads.tiles[0]
     true = query.astype(np.float64) @ vectors.T.astype(np.float64)
     assert (bound >= true - 1e-6).all()
@@ -74,3 +79,12 @@ def test_tiles_come_once_each_in_growing_groups_from_all_over(count):
     groups = [list(group) for group in _growing(count)]
     assert sorted(tile for group in groups for tile in group) == list(range(count))
     assert [len(group) for group in groups] == sorted(len(group) for group in groups)
+
+
+def test_where_it_pays_for_few_queries_only_many_are_compared_with_everything(monkeypatch):
+    monkeypatch.setattr("diptych.search.heads._COSTS", {4: (1024, 0), 1 << 30: (1024, 10**9)})
+    vectors = _near_a_plane(8 * TILE, 128, 0, noise=0.3)
+    heads = Heads.fitted(vectors, _all(vectors)).extended(vectors)
+    assert heads.most == 4
+    assert heads.propose(vectors[:5], vectors, _all(vectors), k=10) is None
+    assert heads.propose(vectors[:4], vectors, _all(vectors), k=10) is not None

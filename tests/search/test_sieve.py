@@ -34,12 +34,17 @@ def _unit(rows: int, dim: int, seed: int, *, kind: str = "even") -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def _small_indexes_pay(monkeypatch):
+    monkeypatch.setattr("diptych.search.heads._COSTS", {1 << 30: (1024, 0)})
+
+
 def _sieve(name: str, vectors: np.ndarray) -> Sieve:
     if name == "codes":
         return Codes.empty(vectors.shape[1]).extended(vectors)
     directions = np.linalg.qr(np.random.default_rng(3).standard_normal((vectors.shape[1], 16)))[0].astype(np.float32)
     fitted = Heads.fitted(vectors, np.ones(len(vectors), dtype=bool))
-    return (fitted or Heads(directions, np.empty((0, 17, TILE), np.float32))).extended(vectors)
+    return (fitted or Heads(directions, np.empty((0, 17, TILE), np.float32), np.array(300))).extended(vectors)
 
 
 @pytest.mark.parametrize("name", ["codes", "heads"])

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from diptych.cli.options import CaptionColumn, Device, ImageColumn, ImageFolder, LabelColumn, SplitColumn
+from diptych.cli.options import INDEX_HELP, CaptionColumn, Device, ImageColumn, ImageFolder, LabelColumn, SplitColumn
 
 
 def index(
     run: Annotated[Path, typer.Argument(help="The folder that `diptych train --out` wrote.")],
     images: Annotated[str, typer.Argument(help="A folder of pictures, a table, tar shards, hf:NAME or scenes.")],
-    out: Annotated[Path, typer.Option(metavar="INDEX", help="Folder of the index; made, or added to.")],
+    out: Annotated[str, typer.Option(metavar="INDEX", help=f"{INDEX_HELP}; made, or added to.")],
     split: Annotated[str, typer.Option(help="test, dev, train or all.")] = "all",
     update: Annotated[
         bool, typer.Option("--update", help="Embed known pictures anew instead of passing over.")
@@ -36,6 +36,7 @@ def index(
     from diptych.data.sources import open_data
     from diptych.indexing import add_pictures, open_for
     from diptych.predictor import load
+    from diptych.search.opening import shown
 
     source = open_data(
         images,
@@ -58,6 +59,6 @@ def index(
         typer.echo(f"skipped {problem.where}: {problem.what}", err=True)
     typer.echo(
         f"{done.added:,} pictures added, {done.known:,} known before, {len(done.skipped):,} skipped, {removed:,} "
-        f"deleted; {count:,} in {out}. {plan}"
+        f"deleted; {count:,} in {shown(out)}. {plan}"
     )
-    typer.echo(f'Next: diptych search {out} "a text"')
+    typer.echo(f'Next: diptych search {shown(out)} "a text"')

@@ -11,6 +11,7 @@ import typer
 
 from diptych.core.errors import UserError
 
+INDEX_HELP = "A folder, milvus://HOST:PORT/COLLECTION or postgresql://USER@HOST:PORT/BASE/TABLE"
 Json = Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write the results here as JSON too.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column with the picture; guessed and printed when not given.")]

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from diptych.cli.options import Device, Json, write_json
+from diptych.cli.options import INDEX_HELP, Device, Json, write_json
 
 
 def search(
-    index: Annotated[Path, typer.Argument(help="The folder that `diptych index --out` wrote.")],
+    index: Annotated[str, typer.Argument(help=f"What `diptych index --out` made: {INDEX_HELP}.")],
     text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     image: Annotated[Path | None, typer.Option(help="A picture to look for instead of a text.")] = None,
     k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many to find.")] = 10,
@@ -34,12 +34,12 @@ def search(
     from diptych.core.errors import UserError
     from diptych.indexing import parse_where, run_of
     from diptych.predictor import load
-    from diptych.search.folder import FolderIndex
+    from diptych.search.opening import open_index, shown
 
     query = text if text is not None else image
     if query is None or (text is not None and image is not None):
         raise UserError('search takes a text or --image PATH, one of them: diptych search INDEX "a red circle"')
-    with FolderIndex.open(index, read_only=True) as store:
+    with open_index(index, read_only=True) as store:
         predictor = load(run_of(index, run), device=device)
         hits = predictor.search(query, store, k=k, where=parse_where(where or []), hybrid=hybrid)
     show_hits(hits)
@@ -48,4 +48,4 @@ def search(
     if html is not None:
         from diptych.report.search import write_hits
 
-        typer.echo(f"Page: {write_hits(html, index, str(query), hits)}")
+        typer.echo(f"Page: {write_hits(html, shown(index), str(query), hits)}")

@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import typer
 
-from diptych.cli.options import Device
+from diptych.cli.options import INDEX_HELP, Device
 
 
 def serve(
     run: Annotated[Path, typer.Argument(help="The folder that `diptych train --out` wrote.")],
     index: Annotated[
-        Path | None, typer.Option(help="The folder that `diptych index --out` wrote, to search in.")
+        str | None, typer.Option(help=f"What `diptych index --out` made, to search in: {INDEX_HELP}.")
     ] = None,
     pictures: Annotated[
         str, typer.Option(metavar="DATA", help="Where the pictures of the index are, when they were moved since.")
@@ -46,6 +46,7 @@ def serve(
 
         raise UserError(f"serve needs {error.name}: pip install 'diptych[serve]'") from None
     from diptych.predictor import load
+    from diptych.search.opening import shown
     from diptych.serve.collection import Collection
     from diptych.serve.settings import ServeSettings, hosts_for
     from diptych.serve.telemetry import log_lines
@@ -67,7 +68,7 @@ def serve(
     opened = listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{opened.getsockname()[1]}/"
     if collection is not None:
-        typer.echo(f"{len(collection):,} pictures of {index}")
+        typer.echo(f"{len(collection):,} pictures of {shown(index or '')}")
     typer.echo(f"Open {address}{'#token=' + quote(token) if token else ''}    the API: {address}docs    stop: Ctrl-C")
     if settings.hosts == ("*",) and not token:
         typer.echo("Anyone who reaches this machine can search its pictures: --token asks for a word", err=True)

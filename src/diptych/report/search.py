@@ -13,12 +13,12 @@ from diptych.report.page import data_uri, render
 from diptych.search.index import Hit
 
 
-def write_hits(out: Path, index: Path, query: str, hits: Sequence[Hit]) -> Path:
+def write_hits(out: Path, index: str | Path, query: str, hits: Sequence[Hit]) -> Path:
     """Write one HTML file with the pictures that were found; a picture that is gone leaves an empty frame.
 
     Args:
         out: the file.
-        index: folder of the index.
+        index: its folder or address.
         query: what was looked for.
         hits: what was found, best first.
     """

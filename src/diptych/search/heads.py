@@ -22,8 +22,12 @@ from diptych.core.errors import UserError
 from diptych.search.exact import exact
 from diptych.search.sieve import BAND, TILE, Proposed, Sieve, lengths
 
-_LEFT = 4096  # comparing a row that is left costs as much as this many columns of a bound
-_WORTH = 0.7  # of the cost of comparing everything; above it there are no heads
+_COSTS = {8: (1024, 2_000_000), 1 << 30: (30_000, 8_000_000)}
+"""What a row that is left costs, and a query by itself, in products of single numbers on the way through all rows; for
+up to so many queries at a time: a few of them wait for the memory, many keep the processor busy. Measured once (Zen 3).
+"""
+
+_WORTH = 0.6  # of the cost of comparing everything; above it there are no heads
 _SQUARE = 1e-6  # above the rounding error of the square of a length; it only widens the bounds
 _FEW = 64  # times k of each query are always compared
 _NONE = np.float32(-2)  # below every product of unit vectors
@@ -32,10 +36,14 @@ _SAMPLE, _QUERIES = 16_384, 64
 
 @dataclass(frozen=True, slots=True)
 class Heads(Sieve):
-    """Tiles of rows; in each a line per direction and, last, the lengths of what the directions leave out."""
+    """Tiles of rows; in each a line per direction and, last, the lengths of what the directions leave out.
+
+    `most` is the number of queries at a time from which on everything is compared as fast.
+    """
 
     directions: Float32[np.ndarray, "d m"]
     tiles: Float32[np.ndarray, "t e r"]
+    most: Int64[np.ndarray, ""]
 
     def __len__(self) -> int:
         return TILE * len(self.tiles)
@@ -55,10 +63,13 @@ class Heads(Sieve):
         query = sample[rng.choice(len(sample), min(_QUERIES, len(sample)), replace=False)]
         # on the way the floor is lower than the k-th best: after a quarter of the rows it is the 4k-th or so
         floor = exact(query, vectors, alive, k=4 * k)[1][:, -1:]
-        width, cost = _cheapest(sample @ directions, query @ directions, floor)
-        if cost > _WORTH * vectors.shape[1]:
-            return None
-        return cls(np.ascontiguousarray(directions[:, :width]), np.empty((0, width + 1, TILE), np.float32))
+        widths = _left(sample @ directions, query @ directions, floor)
+        for most, (left, alone) in sorted(_COSTS.items(), reverse=True):
+            cost, width = min((1 + width + left * share + alone / len(some), width) for width, share in widths)
+            if cost <= _WORTH * vectors.shape[1]:
+                inner = np.ascontiguousarray(directions[:, :width])
+                return cls(inner, np.empty((0, width + 1, TILE), np.float32), np.array(most))
+        return None
 
     @classmethod
     def load(cls, file: Path) -> Heads:
@@ -81,7 +92,7 @@ class Heads(Sieve):
             OSError: when the disk is full.
         """
         try:
-            save_file({"directions": self.directions, "tiles": self.tiles}, file)
+            save_file({"directions": self.directions, "tiles": self.tiles, "most": self.most}, file)
         except SafetensorError as error:
             raise OSError(str(error)) from error
 
@@ -92,7 +103,7 @@ class Heads(Sieve):
         tiles[:known] = self.tiles
         for place in range(known, count):
             tiles[place] = self.of(vectors[place * TILE : (place + 1) * TILE]).T
-        return Heads(self.directions, tiles)
+        return Heads(self.directions, tiles, self.most)
 
     def of(self, vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n e"]:
         """Return what is kept of unit vectors: the coordinates, and the length of the rest, never too short."""
@@ -108,9 +119,12 @@ class Heads(Sieve):
         k: int,
     ) -> Proposed | None:
         """Return rows of which some are the k nearest of each query, for certain; see `Sieve.propose`."""
+        if len(query) > self.most:
+            return None
         heads, best = self.of(query), _Best(query, vectors, k=k)
         buffer = np.empty((len(query), TILE), np.float32)
-        rows, most = len(self) // 8, len(query) * (vectors.shape[1] - heads.shape[1]) / (2 * _LEFT)
+        left = next(cost for most, (cost, _) in _COSTS.items() if len(query) <= most)
+        rows, most = len(self) // 8, len(query) * (vectors.shape[1] - heads.shape[1]) / (2 * left)
         for group in _growing(len(self.tiles)):
             for tile in group:
                 upper = np.dot(heads, self.tiles[tile], out=buffer)
@@ -208,18 +222,16 @@ def _rest(inner: Float32[np.ndarray, "n m"]) -> Float32[np.ndarray, " n"]:
     return rest
 
 
-def _cheapest(
+def _left(
     rows: Float32[np.ndarray, "n d"], query: Float32[np.ndarray, "q d"], floor: Float32[np.ndarray, "q 1"]
-) -> tuple[int, float]:
-    """Return the number of directions that costs least, and the cost, in columns multiplied for each row."""
-    upper, least = np.zeros((len(query), len(rows)), np.float32), (0, np.inf)
+) -> list[tuple[int, float]]:
+    """Return numbers of directions, and the share of the rows whose bounds reach the floor with so many."""
+    upper, shares = np.zeros((len(query), len(rows)), np.float32), []
     for width in range(16, rows.shape[1], 16):
         part = slice(width - 16, width)
         upper += query[:, part] @ rows[:, part].T
         bound = upper + _rest(query[:, :width])[:, None] * _rest(rows[:, :width])
-        cost = 1 + width + _LEFT * float((bound >= floor).mean())
-        if cost < least[1]:
-            least = (width, cost)
-        if width > least[1]:
+        shares.append((width, float((bound >= floor).mean())))
+        if width > _WORTH * rows.shape[1]:
             break
-    return least
+    return shares

@@ -53,6 +53,7 @@ def make_index(address: str | Path, *, dim: int, model: str, run: str) -> Index:
     place = Place.parse(str(address))
     if place is None:
         folder = FolderIndex.create(Path(address), dim=dim, model=model)
+        # an index without it asks for --run
         (Path(address) / RUN_FILE).write_text(json.dumps({"run": run}) + "\n", encoding="utf-8")
         return folder
     if place.kind == "postgresql":
@@ -80,6 +81,12 @@ def index_there(address: str | Path) -> bool:
     from diptych.search.milvus import MilvusIndex
 
     return MilvusIndex.there(place)
+
+
+def shown(address: str | Path) -> str:
+    """Return an address as it may be printed, without a password."""
+    place = Place.parse(str(address))
+    return str(address) if place is None else place.shown
 
 
 def run_in(address: str | Path) -> str:

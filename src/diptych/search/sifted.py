@@ -35,7 +35,6 @@ def sifted(
     k = min(k, int(np.count_nonzero(allowed)))
     if k == 0 or np.count_nonzero(allowed[:known]) < k:
         return exact(query, vectors, allowed, k=k)
-    late, _ = exact(query, vectors[known:], allowed[known:], k=k)
     found_rows, found_scores = np.empty((len(query), k), np.int64), np.empty((len(query), k), np.float32)
     for start in range(0, len(query), _QUERIES):
         part = slice(start, start + _QUERIES)
@@ -44,8 +43,9 @@ def sifted(
             found_rows[part], found_scores[part] = exact(query[part], vectors, allowed, k=k)
             continue
         which, rows = proposed
-        which = np.concatenate([which, np.repeat(np.arange(len(late[part])), late.shape[1])])
-        rows = np.concatenate([rows, known + late[part].ravel()])
+        late, _ = exact(query[part], vectors[known:], allowed[known:], k=k)
+        which = np.concatenate([which, np.repeat(np.arange(len(late)), late.shape[1])])
+        rows = np.concatenate([rows, known + late.ravel()])
         _, rows, scores = settle(query[part], vectors, which, rows, k=k)
         found_rows[part], found_scores[part] = rows.reshape(-1, k), scores.reshape(-1, k)
     return found_rows, found_scores

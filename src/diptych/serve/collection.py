@@ -18,8 +18,8 @@ from diptych.data.images import size_of
 from diptych.data.source import Source
 from diptych.data.sources import open_data
 from diptych.predictor import Predictor
-from diptych.search.folder import FolderIndex
 from diptych.search.index import Hit, Index, Item
+from diptych.search.opening import open_index
 from diptych.serve.pictures import shown
 from diptych.serve.refusal import Refusal
 
@@ -55,13 +55,13 @@ class Collection:
         self.sample = [keys[place] for place in range(0, len(keys), max(1, -(-len(keys) // _SAMPLE)))]
 
     @classmethod
-    def open(cls, folder: Path, predictor: Predictor, *, data: str = "") -> Collection:
-        """Open the index of a folder.
+    def open(cls, address: str | Path, predictor: Predictor, *, data: str = "") -> Collection:
+        """Open the index at an address.
 
         Raises:
             UserError: when there is none, or another model made it.
         """
-        return cls(FolderIndex.open(folder, model=predictor.identity, read_only=True), data=data)
+        return cls(open_index(address, model=predictor.identity, read_only=True), data=data)
 
     def __len__(self) -> int:
         return self.index.count()
