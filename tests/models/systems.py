@@ -72,6 +72,12 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"judge_hidden": 8, "dropout": 0.0},
         {"judge_hidden": 8, "head": "mlp", "hidden": 16, "image_encoder": "resnet", "image_width": 8},
     ],
+    "data2vec": [
+        {"image_patch": 4, "top": 1},
+        {"image_patch": 4, "image_layers": 2, "mask": 0.5, "head": "mlp", "image_pool": "class"},
+        {"modality": "text", "top": 1, "span": 2},
+        {"modality": "text", "text_layers": 2, "head": "mlp", "mask": 0.5, "normalise": "tokens"},
+    ],
     "distill": [  # variant=similarity needs a run to teach it: see its own test
         {"alpha_steps": 20},
         {"alpha_steps": 0, "queue": 8, "image_encoder": "resnet", "image_width": 8, "image_blocks": (1, 1)},

@@ -99,6 +99,7 @@ def _train_once(folder: Path, settings: dict) -> None:
 def _pairs(folder: Path, settings: dict) -> None:
     """Train a small system on pictures and captions as the command line does, perhaps up to a kill -9."""
     from diptych.data.sources import open_data
+    from diptych.train.distributed import processes
     from diptych.train.experiment import prepare, run
     from diptych.train.plan import make_plan
     from diptych.train.step import Stepper
@@ -114,8 +115,9 @@ def _pairs(folder: Path, settings: dict) -> None:
 
     Stepper.step = counted
     plan = make_plan(settings.pop("system", "clip"), settings=settings)
-    experiment = prepare(plan, open_data(data), out=folder, named=data)
-    run(experiment, out=folder)
+    with processes("cpu"):
+        experiment = prepare(plan, open_data(data), out=folder, named=data)
+        run(experiment, out=folder)
 
 
 def _gradients(folder: Path, settings: dict) -> None:

@@ -165,7 +165,7 @@ def test_a_classifier_begins_with_any_system_that_has_an_image_tower(case, tmp_p
     save_model(tmp_path, earlier, record)
     module = models.load("dann")
     kept = {k: v for k, v in case.config().model_dump().items() if k in ImageTowerConfig.model_fields}
-    if case.system in ("mae", "mae_clip"):
+    if case.system in ("data2vec", "mae", "mae_clip"):
         kept["image_encoder"] = "masked_vit"
     config = module.Config.parse(kept | {"dim": 4})
     model = module.build(config, CASE_SPEC)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -77,6 +77,24 @@ class AfterStep(ABC):
     @abstractmethod
     def after_step(self) -> None:
         """Do it, without gradient."""
+
+
+class Watchful(ABC):
+    """Knows when its learning has gone wrong in a way that its loss does not show, as when targets have collapsed.
+
+    Attributes:
+        watched: parts of its loss that tell, so that they are scores as well.
+    """
+
+    watched: tuple[str, ...]
+
+    @abstractmethod
+    def trouble(self, parts: Mapping[str, float]) -> str:
+        """Say in one line what has gone wrong and what to do; empty when nothing has.
+
+        Args:
+            parts: of the loss, averaged over processes and examples.
+        """
 
 
 class Pretrained(ABC):

@@ -86,6 +86,7 @@ def write_report(
             "subtitle": record["data"]["source"],
             "tiles": list(_tiles(scores, history)),
             "tables": list(_tables(scores or {}, split)),
+            "warnings": [f"step {row['step']:,}: {row['warning']}" for row in history if "warning" in row],
             "curves": _curves(history),
             "sections": [
                 *_sections(data, model, split),

@@ -90,7 +90,7 @@ def prepare(
     kind = tasks.load(plan.model.learns)
     tokenizer, spec = kind.facts(source, plan.model, plan.data)
     if plan.train.init:
-        tokenizer, spec = tokens_of(plan.train.init, spec)
+        tokenizer, spec = tokens_of(plan.train.init, tokenizer, spec, plan.model)
     record = {
         "system": plan.system,
         "config": plan.model.model_dump(mode="json"),

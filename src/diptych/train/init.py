@@ -1,7 +1,7 @@
 """Begin a training with the weights of an earlier run, as the second stage of a recipe does.
 
 Positions are resized when the pictures have another size; everything else must fit. A system that learns something else
-than the earlier run did takes its image tower alone or, where it looks at no picture, its text tower.
+than the earlier run did takes its image tower alone or, where one of them looks at no picture, its text tower.
 """
 
 from __future__ import annotations
@@ -35,18 +35,24 @@ MEANING = (
 """Settings of a model without which its weights mean something else, though they may have equal shapes."""
 
 
-def tokens_of(folder: str, spec: DataSpec) -> tuple[Tokenizer, DataSpec]:
+def tokens_of(folder: str, own: Tokenizer, spec: DataSpec, config: Config) -> tuple[Tokenizer, DataSpec]:
     """Return the tokenizer of an earlier run, and the facts about the data with its tokens in them.
 
     Args:
         folder: of the run.
+        own: what the data would be read with otherwise; it stays where the run learnt something else without texts.
         spec: of the data that will be learnt from.
+        config: of the system that will learn.
 
     Raises:
         UserError: when the folder is no run.
     """
     place = Path(folder).expanduser()
-    known = DataSpec.parse(read_record(place)["spec"])
+    record = read_record(place)
+    ready = _learnt_else(record["system"], config) and (place / WEIGHTS).is_file()
+    if ready and not _of_tower(read_tensors(place / WEIGHTS), "text"):
+        return own, spec
+    known = DataSpec.parse(record["spec"])
     names = ("vocabulary", "pad_id", "bos_id", "eos_id", "unk_id")
     return Tokenizer.load(place, known), spec.model_copy(update={name: getattr(known, name) for name in names})
 
@@ -68,14 +74,14 @@ def begin_with(model: Model, folder: str, config: Config) -> None:
     if not (place / WEIGHTS).is_file():
         raise UserError(f"init={folder} has no weights yet: its training has not come to a first score; let it go on")
     changed = _changed(record["config"], config)
-    sighted = isinstance(model, Sighted)
-    for name in MEANING if sighted else [name for name in MEANING if not name.startswith("image_")]:
-        if name in changed and not _names_tell(name, record["config"][name], config):
-            raise UserError(f"init={folder} cannot be begun with: {changed[name]}; give --set {name} as it was")
     weights = read_tensors(place / WEIGHTS)
     own = named_weights(model)
-    if isinstance(model, Sighted | Worded) and models.load(record["system"]).Config.learns != config.learns:
-        side = "image" if sighted else "text"
+    side = _side(model, weights) if _learnt_else(record["system"], config) else ""
+    idle = {"image": "text_", "text": "image_"}.get(side, "of no tower")
+    for name in (name for name in MEANING if not name.startswith(idle)):
+        if name in changed and not _names_tell(name, record["config"][name], config):
+            raise UserError(f"init={folder} cannot be begun with: {changed[name]}; give --set {name} as it was")
+    if side:
         weights, own = (_of_tower(found, side) for found in (weights, own))
         if not weights:
             raise UserError(f"init={folder} holds a {record['system']!r}, which has no {side} tower to begin with")
@@ -93,6 +99,17 @@ def begin_with(model: Model, folder: str, config: Config) -> None:
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(weights[name])
+
+
+def _learnt_else(system: str, config: Config) -> bool:
+    """Tell whether the earlier run learnt another kind of task."""
+    return models.load(system).Config.learns != config.learns
+
+
+def _side(model: Model, weights: Mapping[str, Tensor]) -> str:
+    """Say whose tower a model takes of a run that learnt something else; empty for one that has none."""
+    sides = [side for side, kind in (("image", Sighted), ("text", Worded)) if isinstance(model, kind)]
+    return next((side for side in sides if _of_tower(weights, side)), sides[0] if sides else "")
 
 
 def _names_tell(name: str, before: object, config: Config) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from diptych.train.log import Log
 from diptych.train.progress import Display
@@ -45,7 +46,7 @@ class Meter:
             self._busy, self._examples = 0.0, 0
         self._mark = time.monotonic()
 
-    def line(self, values: dict[str, float]) -> None:
+    def line(self, values: Mapping[str, float | str]) -> None:
         """Write a line about this moment."""
         place = self._place
         place.seconds = time.monotonic() - self._began

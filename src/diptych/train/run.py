@@ -12,7 +12,7 @@ import torch
 
 from diptych.core.batch import Batch
 from diptych.core.errors import UserError, unknown
-from diptych.core.model import Coupled, Model, Staged
+from diptych.core.model import Coupled, Model, Staged, Watchful
 from diptych.core.runtime import rank, world
 from diptych.tasks.task import Skipping, Task
 from diptych.train.best import Best
@@ -171,6 +171,19 @@ class Run:
             place.epoch, place.batch = place.epoch + 1, 0
         last = place.stage_step >= self._total
         self._meter.step(values, lr=lr, examples=len(batch) * world(), last=last)
+        self._warn(values)
+
+    def _warn(self, values: Mapping[str, float]) -> None:
+        """Say what a model that watches itself has to say; the same trouble once, until it is over."""
+        if not isinstance(self._model, Watchful):
+            return
+        parts = {name.rpartition("loss/")[2]: value for name, value in values.items() if "loss/" in name}
+        told = self._model.trouble(parts)
+        if bool(told) != self._place.warned:
+            self._meter.line({"warning": told or "the trouble is over"})
+            if told:
+                self._display.say(f"warning, step {self._place.step}: {told}")
+        self._place.warned = bool(told)
 
     def _after(self, stepper: Stepper, interrupt: Interrupt) -> Stopped | None:
         """Score and save where it is time, and tell why to stop, if so."""

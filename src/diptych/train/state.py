@@ -37,6 +37,7 @@ class Place:
         seconds: of training so far, without pauses.
         log_bytes: length of the log.
         sums: of what the next line of the log will average, and how many steps they are of.
+        warned: whether the last step had a warning.
     """
 
     stage: int = 0
@@ -48,6 +49,7 @@ class Place:
     log_bytes: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     summed: int = 0
+    warned: bool = False
 
 
 def latest(out: Path) -> Path | None:
