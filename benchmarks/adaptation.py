@@ -1,11 +1,12 @@
 r"""One table of adaptation: source-only, MMD, multi-kernel MMD, DANN and target-trained, over pairs of domains.
 
     python -m benchmarks.adaptation --pacs pacs/labels.jsonl --image-encoder MOBILENET_V2_FOLDER \
-        --mnist t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz --scenes flat night
+        --mnist t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz --scenes flat night --page
 
 PACS: all pairs of its styles, from the cached features of a frozen tower. MNIST and scenes: a small residual network
 from nothing. Runs lie in `--out`; what is done there is not run again, and their weights are thrown away unless
 `--keep` says otherwise. Every number is an accuracy on the target's test split, whose labels nothing else has seen.
+`--page` puts the tables into `docs/results.md`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 from statistics import mean, stdev
@@ -26,11 +27,12 @@ import torch
 
 from benchmarks.digits import CHANGED, PLAIN, Digits
 from benchmarks.measure import machine
-from benchmarks.results import table
+from benchmarks.results import put, table
 from diptych.comparing.run import Job, compete_here
 from diptych.data.domains import Domains
-from diptych.data.source import Source
+from diptych.data.source import Row, Source
 from diptych.data.sources import open_data
+from diptych.data.view import View
 from diptych.train.checkpoint import WEIGHTS
 from diptych.train.plan import make_plan, read_recipe
 from diptych.train.state import RESUME
@@ -44,9 +46,18 @@ METHODS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-SMALL = {"image_encoder": "resnet", "image_size": "32", "image_width": "16", "image_blocks": "1,1"}
-SMALL |= {"steps": "600", "lr": "2e-3", "evaluate_every": "1"}
+STEPS = 400
+SMALL = {"image_encoder": "resnet", "image_size": "24", "image_width": "8", "image_blocks": "1,1"}
+SMALL |= {"steps": str(STEPS), "lr": "3e-3", "evaluate_every": "2"}
 """The studies that begin from nothing."""
+
+
+class Colours(View):
+    """Scenes of one object, each with its colour for a class."""
+
+    def change(self, row: Row, place: int) -> Row:
+        """Return the row with another label."""
+        return replace(row, fields={**row.fields, "label": row.fields["objects"][0]["colour"]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +79,10 @@ def studies(options: argparse.Namespace) -> Iterator[Study]:
         pairs = list(permutations(Domains.read(source).names, 2))
         yield Study("pacs", source, pairs, {"image_encoder": options.image_encoder}, 200, "adapt-frozen")
     if options.mnist is not None:
-        yield Study("mnist", Digits(*options.mnist), [(PLAIN, CHANGED)], SMALL, 600)
+        yield Study("mnist", Digits(*options.mnist), [(PLAIN, CHANGED)], SMALL, STEPS)
     if options.scenes is not None:
-        source = open_data(f"scenes:8000?objects=1&captions=1&distinct=no&size=32&styles={','.join(options.scenes)}")
-        yield Study("scenes", source, [tuple(options.scenes)], SMALL, 600)
+        drawn = open_data(f"scenes:8000?objects=1&captions=1&distinct=no&size=24&styles={','.join(options.scenes)}")
+        yield Study("scenes", Colours(drawn, how="by colour"), [tuple(options.scenes)], SMALL, STEPS)
 
 
 def jobs(study: Study, out: Path, seeds: int) -> Iterator[tuple[str, Job]]:
@@ -84,7 +95,7 @@ def jobs(study: Study, out: Path, seeds: int) -> Iterator[tuple[str, Job]]:
                 ramp = {} if system == "fine_tune" else {"ramp_steps": str(study.ramp_steps)}
                 plan = make_plan(system, recipe=recipe, settings={**study.settings, **given, **ramp, **own})
                 folder = out / study.name / f"{source}-to-{target}" / method.replace(" ", "-") / f"seed-{seed}"
-                yield method, Job(f"{source} to {target}", plan, folder, named=study.name)
+                yield method, Job(f"{source} to {target}".replace("_", " "), plan, folder, named=study.name)
 
 
 def hold(study: Study, out: Path, seeds: int, *, keep: bool) -> dict[tuple[str, str], list[float]]:
@@ -134,13 +145,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("adaptation"), help="folder for all runs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", action="store_true", help="keep the weights of all runs")
+    parser.add_argument("--page", action="store_true", help="put the tables into docs/results.md")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     told: dict[str, Any] = {"machine": machine()}
     for study in studies(options):
         found = hold(study, options.out, options.seeds, keep=options.keep)
-        print("\n".join(table((study.name, *METHODS), rows(found))) + "\n")
+        lines = table((study.name, *METHODS), rows(found))
+        print("\n".join(lines) + "\n", flush=True)
+        if options.page:
+            put(f"adaptation-{study.name}", lines)
         told[study.name] = [{"pair": pair, "method": method, "accuracy": v} for (pair, method), v in found.items()]
     if options.json is not None:
         options.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

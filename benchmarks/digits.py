@@ -1,7 +1,8 @@
 """Digits in two looks: half of MNIST as it is, the other half blended with coloured patterns drawn from a seed.
 
 A changed digit is the absolute difference of its pixels and a pattern, as in MNIST-M, whose patterns are photographs;
-here they are waves of random colour, direction and length. No digit stands in both domains.
+here they are waves of random colour, direction and length, mostly darker than the strokes. No digit stands in both
+domains.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Digits(Source):
         self.pixels, self.labels, self.seed = _idx(images), _idx(labels), seed
         self.problems = []
         self.name = f"digits: {len(self):,} pictures, every other one changed, seed {seed}"
+        self._drawn: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
         self._splits = hashed_splits(self._key(index) for index in range(len(self)))
 
     def __len__(self) -> int:
@@ -41,9 +43,12 @@ class Digits(Source):
         return Row(self._key(index), (), SPLITS[self._splits[index]], fields)
 
     def picture(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Draw the picture."""
-        digit = np.repeat(self.pixels[index][:, :, None], 3, axis=2)
-        return digit if index % 2 == 0 else changed(digit, np.random.default_rng((self.seed, index)))
+        """Draw the picture once; the few thousand that are asked for are kept."""
+        if index not in self._drawn:
+            digit = np.repeat(self.pixels[index][:, :, None], 3, axis=2)
+            plain = index % 2 == 0
+            self._drawn[index] = digit if plain else changed(digit, np.random.default_rng((self.seed, index)))
+        return self._drawn[index]
 
     def splits(self) -> UInt8[np.ndarray, " n"]:
         """Return the place of each row's split, decided by a hash."""
@@ -51,7 +56,7 @@ class Digits(Source):
 
     def fingerprint(self) -> str:
         """Name the files' size and the seed; the files themselves never change."""
-        return f"digits-{len(self)}-{self.seed}-1"
+        return f"digits-{len(self)}-{self.seed}-2"
 
     def _key(self, index: int) -> str:
         return f"digit-{index:05d}"
@@ -66,7 +71,7 @@ def changed(digit: UInt8[np.ndarray, "h w 3"], random: np.random.Generator) -> U
         turn, length, phase = random.uniform(0, np.pi), random.uniform(5, 40), random.uniform(0, 2 * np.pi)
         wave = np.sin(2 * np.pi * (x * np.cos(turn) + y * np.sin(turn)) / length + phase)
         pattern += wave[:, :, None] * random.normal(0, 35, 3)
-    pattern += random.uniform(40, 215, 3)
+    pattern += random.uniform(0, 110, 3)
     found: UInt8[np.ndarray, "h w 3"] = np.abs(digit - np.clip(pattern, 0, 255)).astype(np.uint8)
     return found
 
