@@ -96,7 +96,8 @@ def beam_search(ask: Ask, items: int, marks: Marks, writing: Writing, *, device:
         UserError: when more texts are asked for than there are beams.
     """
     if writing.count > writing.beams:
-        raise UserError(f"{writing.count} texts need as many beams, got beams={writing.beams}")
+        count, beams = writing.count, writing.beams
+        raise UserError(f"{count} texts need as many beams, got beams={beams}: ask for fewer or give beams={count}")
     tokens, parents = _first(items, marks, device), torch.zeros(items, 1, dtype=torch.long, device=device)
     finished = _Finished(items, marks, writing, device)
     live = torch.zeros(items, 1, device=device)
