@@ -160,12 +160,17 @@ class Data2Vec(Model, OneSided, AfterStep, Watchful, ABC):
             layers = [layer[:, self.lead :] for layer in self.teacher(x, real)]
             return averaged_layers(layers, real, over=self.config.normalise)
 
-    def predict(self, batch: Batch, hidden: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        """Return what the student guesses of the targets when it does not see what is hidden."""
+    def states(self, batch: Batch, hidden: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Return what the student makes of each patch or word when it does not see what is hidden."""
         blocks, norm = self.stack()
         x = self.inputs(batch)
         x = torch.where(hidden.unsqueeze(-1), self.mask_token.to(x.dtype), x)
-        guess: Tensor = self.head(norm(blocks(*self.place(x, batch)))[:, self.lead :])
+        made: Tensor = norm(blocks(*self.place(x, batch)))[:, self.lead :]
+        return made
+
+    def predict(self, batch: Batch, hidden: Bool[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """Return what the student guesses of the targets when it does not see what is hidden."""
+        guess: Tensor = self.head(self.states(batch, hidden))
         return guess
 
     def loss(self, batch: Batch, phase: str = "main") -> Loss:
