@@ -21,7 +21,7 @@ install_import_hook("diptych", "tests.checked.check")
 
 from diptych.core.runtime import seed_everything  # noqa: E402
 
-pytest_plugins = ["tests.fixtures"]
+pytest_plugins = ["tests.fixtures", "tests.servers"]
 torch.set_num_threads(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -184,18 +185,18 @@ class Predictor:
                 puts the nearest pictures of a text in its own order, and a hit's score is the model's.
             candidates: how many of the nearest pictures are looked at so.
         """
-        opened = index if isinstance(index, Index) else open_index(index, read_only=True)
-        if opened.model != self.identity:
-            raise UserError(
-                f"this index holds vectors of {opened.model}, the run is {self.identity}; index the pictures again"
-            )
-        vector = self.embed_text(query) if isinstance(query, str) else self.embed_image(query)
-        if hybrid:
-            return find_hybrid(opened, vector[0], query, k=k, where=where)
-        if picture_of is None or not isinstance(query, str) or not isinstance(self.model, PairScorer):
-            return opened.search(vector[0], k=k, where=where)[0]
-        hits = opened.search(vector[0], k=max(k, candidates), where=where)[0]
-        return reorder(hits, self.scores([picture_of(hit) for hit in hits], query)[:, 0], k=k) if hits else hits
+        with nullcontext(index) if isinstance(index, Index) else open_index(index, read_only=True) as opened:
+            if opened.model != self.identity:
+                raise UserError(
+                    f"this index holds vectors of {opened.model}, the run is {self.identity}; index the pictures again"
+                )
+            vector = self.embed_text(query) if isinstance(query, str) else self.embed_image(query)
+            if hybrid:
+                return find_hybrid(opened, vector[0], query, k=k, where=where)
+            if picture_of is None or not isinstance(query, str) or not isinstance(self.model, PairScorer):
+                return opened.search(vector[0], k=k, where=where)[0]
+            hits = opened.search(vector[0], k=max(k, candidates), where=where)[0]
+            return reorder(hits, self.scores([picture_of(hit) for hit in hits], query)[:, 0], k=k) if hits else hits
 
     def explain(
         self, picture: Picture, text: str, *, method: str = "auto", against: Sequence[str] = (), answer: str = ""

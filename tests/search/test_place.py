@@ -8,7 +8,7 @@ import pytest
 from diptych.core.errors import UserError
 from diptych.search.opening import make_index, open_index
 from diptych.search.place import Place
-from tests.search.conftest import start_milvus
+from tests.servers import start_milvus
 
 
 def test_addresses_of_servers_and_folders():
