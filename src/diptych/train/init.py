@@ -103,7 +103,7 @@ def begin_with(model: Model, folder: str, config: Config) -> None:
 
 def _learnt_else(system: str, config: Config) -> bool:
     """Tell whether the earlier run learnt another kind of task."""
-    return models.load(system).Config.learns != config.learns
+    return bool(models.load(system).Config.learns != config.learns)
 
 
 def _side(model: Model, weights: Mapping[str, Tensor]) -> str:

@@ -85,8 +85,8 @@ class Teacher(nn.Module):
     def forward(self, x: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"] | None) -> list[Float[Tensor, "b t d"]]:
         """Return what the feed-forward parts of the upper layers make, before it is added."""
         found: list[Tensor] = []
-        upper = list(self.blocks.blocks)[-self.top :]
-        hooks = [block.mlp.register_forward_hook(lambda _, __, made: found.append(made)) for block in upper]
+        feed_forward = [block.get_submodule("mlp") for block in list(self.blocks.blocks)[-self.top :]]
+        hooks = [part.register_forward_hook(lambda _, __, made: found.append(made)) for part in feed_forward]
         try:
             self.blocks(x, mask)
         finally:
