@@ -330,3 +330,28 @@ def test_a_server_makes_a_graph_with_its_recall_measured(index, kind):
 
 def _keys(hits: list[Hit]) -> list[str]:
     return [hit.key for hit in hits]
+
+
+def test_long_vectors_and_odd_texts(address, kind):
+    with make_index(address, dim=3000, model="m", run="r") as index:
+        vectors = np.random.default_rng(0).standard_normal((4, 3000))
+        odd = {"quote'": "a 'b' \\ \"c\" %s {} -- ;", "nested": {"a": [1, {"b": None}]}, "big": 2**53, "tiny": 1e-300}
+        keys, text = ["a'b", 'c"d', "e\\f", "%s"], 'it\'s a "dog" & | ! : * <-> %s'
+        index.add(keys, vectors, metadata=[odd] * 4, texts=[text] * 4)
+        assert [hits[0].key for hits in index.search(vectors)] == keys
+        assert index.get(["%s"])[0].metadata == odd
+        assert len(index.matching(text)) == 4
+        assert index.keys({"quote'": odd["quote'"]}) == keys
+        assert index.delete(keys[:3]) == 3
+
+
+def test_what_a_server_cannot_take_is_told(index, kind):
+    if kind == "folder":
+        pytest.skip("a folder takes all that is text")
+    line = {
+        "milvus": "is longer than Milvus takes, 65,535 bytes: cut it",
+        "postgresql": "says .*; nothing was changed",
+    }[kind]
+    with pytest.raises(UserError, match=line):
+        index.add(["".join(map(str, range(20_000)))], np.ones((1, 3)))
+    assert len(index) == 0

@@ -5,6 +5,7 @@ Milvus has no transactions: `add` and `upsert` send what fits in one message at 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -26,7 +27,7 @@ from diptych.search.milvus_server import (
     schema,
     told,
 )
-from diptych.search.milvus_where import any_key, condition
+from diptych.search.milvus_where import any_key, condition, kept, sent
 from diptych.search.place import Place
 from diptych.search.served import Facts, Found, Row, ServedIndex, checked, closed_by_errors, item
 from diptych.search.words import spaced, terms_of
@@ -159,19 +160,17 @@ class MilvusIndex(ServedIndex):
 
     def _sent(self, number: int, row: Row) -> dict[str, Any]:
         key, note, text, vector = row
-        for what, value in (("key", key), ("text", text or "")):
-            if len(spaced(value).encode()) > LONGEST_TEXT:
+        for what, value in (("key", sent(key)), ("text", spaced(text or ""))):
+            if len(value.encode()) > LONGEST_TEXT:
                 raise UserError(
                     f"the {what} of {key[:50]!r} is longer than Milvus takes, {LONGEST_TEXT:,} bytes: cut it"
                 )
-        words = "" if text is None else spaced(text)
-        kept = item(key, note, text, vector)
         return {
             "number": number,
-            "key": key,
-            "metadata": kept.metadata,
+            "key": sent(key),
+            "metadata": json.loads(note),
             "text": text,
-            "words": words,
+            "words": spaced(text or ""),
             "vector": vector.tolist(),
         }
 
@@ -179,7 +178,7 @@ class MilvusIndex(ServedIndex):
         known = self._known(keys)
         if known:
             with told(self._place):
-                self._client.delete(self._name, ids=known, timeout=SECONDS)
+                self._client.delete(self._name, ids=[sent(key) for key in known], timeout=SECONDS)
         return len(known)
 
     def _near(
@@ -225,7 +224,7 @@ class MilvusIndex(ServedIndex):
         return [_found(one) for one in self._all(any_key(keys), _FIELDS)] if keys else []
 
     def _known(self, keys: Sequence[str]) -> list[str]:
-        return [one["key"] for one in self._all(any_key(keys), ["key"])] if keys else []
+        return [kept(one["key"]) for one in self._all(any_key(keys), ["key"])] if keys else []
 
     def _count(self, where: dict[str, Any]) -> int:
         with told(self._place):
@@ -234,7 +233,7 @@ class MilvusIndex(ServedIndex):
 
     def _keys(self, where: dict[str, Any]) -> list[str]:
         found = self._all(condition(where), ["key", "number"])
-        return [one["key"] for one in sorted(found, key=lambda one: one["number"])]
+        return [kept(one["key"]) for one in sorted(found, key=lambda one: one["number"])]
 
     def _all(self, test: str, fields: list[str]) -> list[dict[str, Any]]:
         """Return all that meets a filter, some thousands at a time."""
@@ -258,4 +257,4 @@ class MilvusIndex(ServedIndex):
 
 
 def _found(entity: dict[str, Any]) -> Found:
-    return Found(entity["number"], item(entity["key"], entity["metadata"], entity["text"], entity["vector"]))
+    return Found(entity["number"], item(kept(entity["key"]), entity["metadata"], entity["text"], entity["vector"]))

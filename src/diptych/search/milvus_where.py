@@ -25,9 +25,19 @@ def condition(where: Mapping[str, Any]) -> str:
     return " and ".join(f"({_field(field, wanted)})" for field, wanted in where.items())
 
 
+def sent(key: str) -> str:
+    """Write a key so that pymilvus, which puts keys into expressions as they are, can page through them."""
+    return key.replace("%", "%25").replace("\\", "%5C").replace('"', "%22").replace("'", "%27")
+
+
+def kept(key: str) -> str:
+    """Read what `sent` wrote."""
+    return key.replace("%27", "'").replace("%22", '"').replace("%5C", "\\").replace("%25", "%")
+
+
 def any_key(keys: Sequence[str]) -> str:
     """Write a filter for items of some keys."""
-    return f"key in {json.dumps(list(keys), ensure_ascii=False)}"
+    return f"key in {json.dumps([sent(key) for key in keys], ensure_ascii=False)}"
 
 
 def _field(field: str, wanted: Any) -> str:

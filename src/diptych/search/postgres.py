@@ -23,12 +23,13 @@ from diptych.search.words import spaced
 
 _LONGEST = 16_000  # pgvector's own limit
 _INDEXED = 2_000  # the same for its graphs
+_INLINE = 1_024  # with them a row fits into a page of 8 KiB, which is read faster than out of line
 _BREADTHS = (64, 128, 256, 512)
 _COLUMNS = "number, key, metadata::text, text, vector::text"
 _TABLE = """
 CREATE TABLE {name} (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, key text NOT NULL UNIQUE,
     vector vector({dim}) NOT NULL, metadata jsonb NOT NULL, text text, words tsvector);
-ALTER TABLE {name} ALTER COLUMN vector SET STORAGE PLAIN;
+ALTER TABLE {name} ALTER COLUMN vector SET STORAGE {storage};
 CREATE INDEX ON {name} USING gin (words);
 CREATE TABLE IF NOT EXISTS diptych_indexes
     (name text PRIMARY KEY, dim integer NOT NULL, model text NOT NULL, run text NOT NULL, breadth integer, recall real);
@@ -58,7 +59,8 @@ class PostgresIndex(ServedIndex):
             sql.execute("CREATE EXTENSION IF NOT EXISTS vector")
             if _facts(sql, place) is not None:
                 raise UserError(f"{place.shown} already holds an index: open it to add to it, or choose another name")
-            for part in _TABLE.format(name=f'"{place.name}"', dim=dim).split(";\n"):
+            storage = "PLAIN" if dim <= _INLINE else "EXTERNAL"
+            for part in _TABLE.format(name=f'"{place.name}"', dim=dim, storage=storage).split(";\n"):
                 if part:
                     sql.execute(part, [place.name, dim, model, run] if "%s" in part else None)
         return cls(place, Facts(dim, model, run), sql, read_only=False)
@@ -223,6 +225,7 @@ class PostgresIndex(ServedIndex):
             return [name for (name,) in self._sql.execute(every).fetchall()]
 
 
+_GONE = ("08", "28", "3D", "57")  # classes of SQLSTATE: no connection, not let in, no such data base, shut down
 _WORDS = "to_tsvector('english', %s)"
 
 
@@ -250,6 +253,8 @@ def _told(place: Place) -> Iterator[None]:
     try:
         yield
     except psycopg.OperationalError as error:
+        if (error.sqlstate or "08")[:2] not in _GONE:
+            raise UserError(f"the server of {place.shown} says {_first(error)}; nothing was changed") from error
         raise UserError(
             f"the server of {place.shown} cannot be reached ({_first(error)}): start it, or look at the address"
         ) from error
