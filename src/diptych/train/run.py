@@ -174,16 +174,18 @@ class Run:
         self._warn(values)
 
     def _warn(self, values: Mapping[str, float]) -> None:
-        """Say what a model that watches itself has to say; the same trouble once, until it is over."""
+        """Say what a model that watches itself has to say, once until an epoch ends without that trouble."""
         if not isinstance(self._model, Watchful):
             return
-        parts = {name.rpartition("loss/")[2]: value for name, value in values.items() if "loss/" in name}
-        told = self._model.trouble(parts)
-        if bool(told) != self._place.warned:
-            self._meter.line({"warning": told or "the trouble is over"})
-            if told:
-                self._display.say(f"warning, step {self._place.step}: {told}")
-        self._place.warned = bool(told)
+        place = self._place
+        told = self._model.trouble({name.rpartition("loss/")[2]: value for name, value in values.items()})
+        if told and not place.warned:
+            self._meter.line({"warning": told})
+            self._display.say(f"warning, step {place.step}: {told}")
+            place.warned = True
+        elif place.warned and not told and place.batch == 0:
+            self._meter.line({"warning": "the trouble is over"})
+            place.warned = False
 
     def _after(self, stepper: Stepper, interrupt: Interrupt) -> Stopped | None:
         """Score and save where it is time, and tell why to stop, if so."""

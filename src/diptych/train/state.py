@@ -37,7 +37,7 @@ class Place:
         seconds: of training so far, without pauses.
         log_bytes: length of the log.
         sums: of what the next line of the log will average, and how many steps they are of.
-        warned: whether the last step had a warning.
+        warned: whether there was a warning that is not over.
     """
 
     stage: int = 0
