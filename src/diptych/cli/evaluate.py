@@ -68,9 +68,9 @@ def evaluate(
     from diptych.train.experiment import data_for, load_run
 
     skipped: list[Problem] = []
-    data = data_for(load_run(run), source, split=split)
-    scores = data.scores(predictor.model, split, skipped=skipped)
+    judged = data_for(load_run(run), source, split=split)
+    scores = judged.scores(predictor.model, split, skipped=skipped)
     for problem in skipped:
         typer.echo(f"skipped {problem.where}: {problem.what}", err=True)
-    show_scores(scores, split=split, protocol=data.protocol(split))
+    show_scores(scores, split=split, protocol=judged.protocol(split))
     write_json(json, nested(scores))

@@ -54,11 +54,12 @@ class Modulation(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"], code: Float[Tensor, "b e"]) -> Float[Tensor, "b c h w"]:
         """Normalise a grid."""
-        x = self.norm(x)
+        normed: Tensor = self.norm(x)
         if self.steer is None:
-            return x
+            return normed
         gain, shift = self.steer(code)[:, :, None, None].chunk(2, dim=1)
-        return x * (1 + gain) + shift
+        steered: Tensor = normed * (1 + gain) + shift
+        return steered
 
 
 class Canvas(nn.Module):
@@ -79,9 +80,10 @@ class Canvas(nn.Module):
         steered = code if everywhere else 0
         self.norms = nn.ModuleList([Modulation(each, steered) for each in widths])
         ends = [*widths, channels]
-        self.grow = nn.ModuleList([nn.ConvTranspose2d(inside, outside, 4, 2, 1) for inside, outside in pairwise(ends)])
-        for layer in self.grow:
+        grow = [nn.ConvTranspose2d(inside, outside, 4, 2, 1) for inside, outside in pairwise(ends)]
+        for layer in grow:
             nn.init.normal_(layer.weight, std=STD)
+        self.grow = nn.ModuleList(grow)
 
     def forward(self, code: Float[Tensor, "b e"]) -> Float[Tensor, "b c h w"]:
         """Draw; pixels in [-1, 1]."""
@@ -148,7 +150,8 @@ class Critic(nn.Module):
         if self.match == "projection":
             grid = F.leaky_relu(self.join(grid), LEAK)
             matching = (grid.mean((2, 3)) * text).sum(1)
-            return self.tell(grid).flatten().float() + matching.float()
+            taken: Tensor = self.tell(grid).flatten().float() + matching.float()
+            return taken
         beside = F.leaky_relu(text, LEAK)[:, :, None, None].expand(-1, -1, FIRST, FIRST)
         logits: Tensor = self.tell(F.leaky_relu(self.join(torch.cat([grid, beside], 1)), LEAK))
         return logits.flatten().float()
