@@ -26,7 +26,7 @@ from diptych.data.source import Problem, Source
 from diptych.data.sources import open_data
 from diptych.predictor import Predictor, load
 
-SHARD = 2048
+SHARD = 1024
 """Pictures of a shard; also what a stop can lose."""
 
 _JOB, _SHARDS = "job.json", "shards"
@@ -95,8 +95,14 @@ class Work:
             raise UserError(f"{out} holds the vectors of something else (another {other}): give --out a new folder")
         return [number for number in range(len(self)) if not _file(out, number).is_file()]
 
-    def compute(self, out: Path, number: int) -> int:
-        """Embed one shard and write it whole or not at all; return how many pictures it is of."""
+    def compute(self, out: Path, number: int, *, passed: Callable[[int], object] = int) -> int:
+        """Embed one shard and write it whole or not at all; return how many pictures it is of.
+
+        Args:
+            out: the folder of the vectors.
+            number: of the shard.
+            passed: told of pictures as they are dealt with.
+        """
         rows = self.rows_of(number)
         vectors, keys = [], []
         captions: list[str] = []
@@ -104,6 +110,7 @@ class Work:
         workers = max(2, os.cpu_count() or 2)
         for piece, some in self.predictor.embed_rows(self.source, rows, skipped=skipped, workers=workers):
             vectors.append(some)
+            passed(len(piece))
             for row in map(self.source.row, piece.tolist()):
                 keys.append({"key": row.key, "captions": len(row.captions), "split": row.split})
                 captions += row.captions
@@ -114,6 +121,7 @@ class Work:
         half = _file(out, number).with_suffix(f".{os.getpid()}")
         save_file(parts, half, metadata=notes)
         half.replace(_file(out, number))
+        passed(len(rows) - len(keys))
         return len(rows)
 
 
@@ -129,7 +137,7 @@ class Embedded:
 def compute_here(work: Work, out: Path, missing: list[int], passed: Callable[[int], object]) -> None:
     """Compute shards one after another with all cores; `passed` is told of the pictures dealt with."""
     for number in missing:
-        passed(work.compute(out, number))
+        work.compute(out, number, passed=passed)
 
 
 def join(work: Work, out: Path) -> Embedded:

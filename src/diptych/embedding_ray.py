@@ -20,12 +20,13 @@ from diptych.embedding import Work
 class Embedder:
     """An actor: opens the run and the data once and computes the shards that it is given."""
 
-    def __init__(self, work: Work, out: str) -> None:
-        self._work, self._out = work, Path(out)
+    def __init__(self) -> None:
+        self._work: Work | None = None
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Any], work: Work, out: str) -> dict[str, Any]:
         """Compute a batch of shards; return how many pictures they are of."""
-        return {"pictures": [self._work.compute(self._out, int(number)) for number in batch["item"]]}
+        self._work = work if self._work is None else self._work  # the first has by now opened what it needs
+        return {"pictures": [self._work.compute(Path(out), int(number)) for number in batch["item"]]}
 
 
 def compute_with_ray(work: Work, out: Path, missing: list[int], passed: Callable[[int], object]) -> None:
@@ -41,6 +42,7 @@ def compute_with_ray(work: Work, out: Path, missing: list[int], passed: Callable
         UserError: when Ray is not installed, or a machine failed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         ray: Any = importlib.import_module("ray")
         data: Any = importlib.import_module("ray.data")
@@ -56,7 +58,7 @@ def compute_with_ray(work: Work, out: Path, missing: list[int], passed: Callable
     plain = replace(work, run=_whole(work.run), data=_whole(work.data))
     shards = data.from_items(missing, override_num_blocks=len(missing)).map_batches(
         Embedder,
-        fn_constructor_kwargs={"work": plain, "out": str(out.resolve())},
+        fn_kwargs={"work": plain, "out": str(out.resolve())},
         batch_size=1,
         compute=data.ActorPoolStrategy(min_size=1, max_size=max(1, min(room, len(missing)))),
         num_cpus=1,
