@@ -28,7 +28,8 @@ class Packing:
     @classmethod
     def of(cls, real: Bool[Tensor, "b t"]) -> Packing:
         """Pack what is real."""
-        return cls(*real.shape, real.flatten().nonzero().squeeze(1))
+        texts, longest = real.shape
+        return cls(texts, longest, real.flatten().nonzero().squeeze(1))
 
     def pad(self, x: Float[Tensor, "1 w e"]) -> Float[Tensor, "b t e"]:
         """Put each token back where it stood, among zeros."""
