@@ -5,6 +5,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -43,8 +45,14 @@ def serves(words: list[str], folder: Path) -> None:
     command = [sys.executable, "-m", "diptych", *words, "--port", "0"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
-            said = iter(process.stdout.readline, "")
-            assert any("Open http" in line for line in said), command
+            lines = iter(process.stdout.readline, "")
+            address = next(re.search(r"http://\S+", line)[0] for line in lines if "Open http" in line)
+            for _ in range(300):
+                try:
+                    urllib.request.urlopen(f"{address}health/live", timeout=30).close()
+                    break
+                except OSError:
+                    time.sleep(0.1)
         finally:
             process.terminate()
         assert process.wait(timeout=60) == 0
