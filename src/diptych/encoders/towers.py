@@ -166,19 +166,7 @@ def build_image(config: ImageTowerConfig, spec: DataSpec) -> ImageEncoder:
             image_size=spec.image_size, width=config.image_width, blocks=config.image_blocks, channels=spec.channels
         )
     elif config.image_encoder == "swin":
-        tower = Swin(
-            image_size=spec.image_size,
-            patch=config.image_patch,
-            dim=config.image_dim,
-            depths=config.image_depths,
-            heads=config.image_heads,
-            window=config.image_window,
-            stem=config.image_stem,
-            grid=config.image_grid,
-            channels=spec.channels,
-            activation=config.tower_activation,
-            dropout=config.tower_dropout,
-        )
+        tower = _swin(config, spec)
     else:
         from diptych.encoders import pretrained
 
@@ -186,6 +174,23 @@ def build_image(config: ImageTowerConfig, spec: DataSpec) -> ImageEncoder:
             config.image_encoder, pool=config.image_pool, image_size=spec.image_size, grid=config.image_grid
         )
     return apply_plan(tower, _plan(config.image_train, config.image_encoder in IMAGE_TOWERS))
+
+
+def _swin(config: ImageTowerConfig, spec: DataSpec) -> Swin:
+    """Build the hierarchical tower."""
+    return Swin(
+        image_size=spec.image_size,
+        patch=config.image_patch,
+        dim=config.image_dim,
+        depths=config.image_depths,
+        heads=config.image_heads,
+        window=config.image_window,
+        stem=config.image_stem,
+        grid=config.image_grid,
+        channels=spec.channels,
+        activation=config.tower_activation,
+        dropout=config.tower_dropout,
+    )
 
 
 def _plan(train: str, fresh: bool) -> str:  # noqa: FBT001
