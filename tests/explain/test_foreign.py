@@ -9,7 +9,8 @@ from tests.encoders.small import IMAGE, TEXTS, save
 from tests.explain.models import CONTENT, TINY, TOKENS, cosine, picture
 from tests.models.systems import SPEC
 
-SILENT = {"resnet", "convnext", "mobilenet_v1", "mobilenet_v2", "swin"}  # convolutions, and windows whose places are not said
+# Convolutions, and windows whose places are not said.
+SILENT = {"resnet", "convnext", "mobilenet_v1", "mobilenet_v2", "swin"}
 
 HIDDEN = {"mpnet": ("relevance", "rollout"), "t5": ("relevance", "rollout", "gradcam")}
 
