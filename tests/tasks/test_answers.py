@@ -1,5 +1,6 @@
 """Answers as a task: every question once an epoch, answers of training alone, and judges that know what blind means."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -160,6 +161,17 @@ def test_a_system_that_sees_nothing_reads_no_picture():
     assert batch.image is None
     assert torch.isfinite(model.loss(batch).total)
     assert "accuracy_blind" not in data.scores(model, "test")
+
+
+def test_a_frozen_text_tower_is_asked_once_though_nothing_is_seen(monkeypatch, tmp_path):
+    monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path))
+    data, model = joined(system="question_only", changed={"text_train": "frozen"})
+    model.eval()
+    batch = next(iter(data.training().epoch(0)))
+    want = model.answer(dataclasses.replace(batch, text_states=None))
+    monkeypatch.setattr(model.text_tower, "forward", lambda *_: pytest.fail("the tower was asked again"))
+    got = model.answer(batch)
+    torch.testing.assert_close(got, want, rtol=1e-2, atol=1e-3)  # features are kept in half precision
 
 
 def test_what_does_not_fit_is_refused():

@@ -11,7 +11,7 @@ from diptych.core.model import Model
 from diptych.data.questions import Questions
 from diptych.data.source import Source
 from diptych.data.tokenizer import Tokenizer
-from diptych.encoders.offers import Sighted, Towered
+from diptych.encoders.offers import Sighted, Worded
 from diptych.encoders.towers import context_for, image_size_for, tokenizer_for
 from diptych.metrics.answers import commonest
 from diptych.models.answering import AnswerConfig
@@ -72,7 +72,7 @@ def join(
     asking = Questions(source, settings.asking())
     crop = model.image_tower.crop if isinstance(model, Sighted) else "squash"
     features = Features()
-    if settings.cache and isinstance(model, Towered):
+    if settings.cache and isinstance(model, Worded):
         still = settings.augment == "none"
         features = compute_features(asking, model, tokenizer, spec, asking.rows(split), still=still, device=device)
     sees = isinstance(model, Sighted)

@@ -15,6 +15,7 @@ from torch import Tensor
 from diptych.core.batch import Batch, DataSpec
 from diptych.core.model import Fitted
 from diptych.encoders.base import TextEncoder
+from diptych.encoders.offers import Reads, Worded
 from diptych.encoders.towers import build_text
 from diptych.models.answering import AnswerConfig, AnswerModel, Question, read_question
 
@@ -23,7 +24,7 @@ class Config(AnswerConfig):
     """The text tower and what follows; the settings of the image tower are not read."""
 
 
-class QuestionOnly(AnswerModel, Fitted):
+class QuestionOnly(AnswerModel, Fitted, Worded):
     """A text tower and a classifier.
 
     Args:
@@ -41,6 +42,10 @@ class QuestionOnly(AnswerModel, Fitted):
         """Score every answer."""
         scores: Tensor = self.choose(self.question(read_question(self.text_tower, batch)))
         return scores
+
+    def reads(self) -> Reads:
+        """Say what is read of the tower's outputs: the summary of a question."""
+        return Reads()
 
     def fit(self, batches: Iterable[Batch]) -> None:
         """Take the statistics of frozen features."""
