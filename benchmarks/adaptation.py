@@ -5,7 +5,7 @@ r"""One table of adaptation: source-only, MMD, multi-kernel MMD, DANN and target
 
 PACS: all pairs of its styles, from the cached features of a frozen tower. Scenes, by colour: a small residual network
 from nothing. MNIST: a small vision transformer from nothing (the residual network, having learnt from plain digits,
-named changed ones at chance, and MMD did not mend it). Runs lie in `--out`; what is done there is not run again, and
+named changed ones at chance). Runs lie in `--out`; what is done there is not run again, and
 their weights are thrown away unless `--keep` says otherwise. Every number is an accuracy on the target's test split,
 whose labels nothing else has seen. `--page` puts the tables into `docs/results.md`.
 """
