@@ -17,10 +17,11 @@ WORLD = 2
 
 
 def whole_batch():
-    """Let two rows of one picture and two equal captions be on different processes."""
+    """Let two rows of one picture and two equal captions be on different processes, each with both domains alike."""
     batch = make_batch(8)
     batch.tokens[6], batch.token_mask[6] = batch.tokens[2], batch.token_mask[2]
-    return replace(batch, pair_id=torch.tensor([0, 1, 2, 3, 0, 5, 6, 7]), label=None)
+    picture, label = torch.tensor([0, 1, 2, 3, 0, 5, 6, 7]), torch.tensor([0, 1, 2, 0, 0, 1, 2, 1])
+    return replace(batch, pair_id=picture, label=label, domain=torch.arange(8) % 2)
 
 
 def found(case, batch):

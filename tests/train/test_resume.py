@@ -86,6 +86,7 @@ def test_a_signal_saves_after_the_step_and_says_how_to_go_on(runs, heard):
 
 
 def test_a_second_signal_leaves_at_once(tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
     model, config = toys.Twins(), TrainConfig(steps=3)
 
     class Twice(toys.Pairs):
