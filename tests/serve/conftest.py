@@ -93,7 +93,7 @@ def begin(run_folder: Path, index_folder: Path, tmp_path_factory: pytest.TempPat
     """Start `diptych serve` on a free port; what still runs at the end is killed."""
     begun: list[subprocess.Popen[str]] = []
 
-    def run(*words: object) -> Running:
+    def run(*words: object, ready: bool = True) -> Running:
         command = [sys.executable, "-m", "diptych", "serve", run_folder, "--index", index_folder, "--port", 0, *words]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         log = tmp_path_factory.mktemp("log") / "server.log"
@@ -108,7 +108,7 @@ def begin(run_folder: Path, index_folder: Path, tmp_path_factory: pytest.TempPat
             assert line, log.read_text()
             said += line
         address = re.search(r"http://[\d.]+:\d+", said)[0]
-        for _ in range(100):
+        for _ in range(100 if ready else 0):
             try:
                 httpx.get(address + "/health/live", timeout=5)
                 break

@@ -52,6 +52,12 @@ def visit(browser):
     assert failed == []
 
 
+def tabs(page) -> list[str]:
+    """Return the names of the page's tabs, once the page has been told what the run offers."""
+    page.wait_for_selector("#tabs button")
+    return page.locator("#tabs button").all_inner_texts()
+
+
 def _elsewhere(url: str, address: str) -> bool:
     return not url.startswith((address + "/", "data:", f"blob:{address}/"))
 
@@ -73,7 +79,7 @@ def test_searching_by_text_why_and_more_like_this(server, visit, table):
     page = visit(server)
     page.wait_for_selector("#results li img")
     assert page.locator("#results li").count() == 20  # a sample, before anything is asked
-    assert page.locator("#tabs button").all_inner_texts() == ["Search", "Tags", "Why"]
+    assert tabs(page) == ["Search", "Tags", "Why"]
     page.keyboard.type("a red circle")  # the field has the focus
     page.keyboard.press("Enter")
     page.wait_for_selector("#results .score")
@@ -134,7 +140,7 @@ def test_a_phone_in_chinese_and_in_the_dark(server, visit):
     phone = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
     page = visit(server, locale="zh-CN", color_scheme="dark", **phone)
     page.wait_for_selector("#results li img")
-    assert page.locator("#tabs button").all_inner_texts() == ["搜索", "标签", "解释"]
+    assert tabs(page) == ["搜索", "标签", "解释"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "it must not scroll sideways"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 23, 37)"
     page.fill("#search-text", "红色的圆")
@@ -147,14 +153,14 @@ def test_a_phone_in_chinese_and_in_the_dark(server, visit):
     assert box["x"] + box["width"] <= 390
     page.tap("#card-close")
     page.tap("#language")
-    assert page.locator("#tabs button").all_inner_texts() == ["Search", "Tags", "Why"]
+    assert tabs(page) == ["Search", "Tags", "Why"]
     assert page.evaluate("document.documentElement.lang") == "en"
 
 
 def test_a_captioner_shows_where_each_word_comes_from(visit):
     with served(writer()) as server:
         page = visit(server)
-        assert page.locator("#tabs button").all_inner_texts() == ["Why", "Caption"]
+        assert tabs(page) == ["Why", "Caption"]
         page.click("[data-tab=caption]")
         page.click("#caption-form > button")
         page.get_by_text("Choose a picture first").wait_for()
@@ -188,7 +194,7 @@ def test_a_captioner_shows_where_each_word_comes_from(visit):
 def test_an_answerer_is_asked_and_says_why(visit):
     with served(answerer()) as server:
         page = visit(server, locale="zh-CN")
-        assert page.locator("#tabs button").all_inner_texts() == ["提问"]
+        assert tabs(page) == ["提问"]
         dropped(page, halves(), "#ask .drop")
         page.fill("#ask-text", "what colour is the circle?")
         page.keyboard.press("Enter")
@@ -204,7 +210,7 @@ def test_an_answerer_is_asked_and_says_why(visit):
 def test_a_system_that_draws_is_told_what(visit):
     with served(drawer()) as server:
         page = visit(server)
-        assert page.locator("#tabs button").all_inner_texts() == ["Draw"]
+        assert tabs(page) == ["Draw"]
         page.fill("#generate-text", "a red circle")
         page.keyboard.press("Enter")
         page.wait_for_selector("#generate-found li:nth-child(8) img")

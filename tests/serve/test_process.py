@@ -31,6 +31,12 @@ def test_it_serves_logs_and_ends_well_on_sigterm(begin):
         server.get("/health/live")
 
 
+def test_a_signal_in_the_instant_after_it_says_that_it_serves(begin):
+    server = begin(ready=False)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=20) == 0, server.log.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_what_it_has_begun_it_finishes(begin, told):
     server = begin()

@@ -66,11 +66,15 @@ def serve(
     collection = None if index is None else Collection.open(index, predictor, data=pictures)
     app = make_app(predictor, collection, settings)
     opened = listen(host, port)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{opened.getsockname()[1]}/"
-    if collection is not None:
-        typer.echo(f"{len(collection):,} pictures of {shown(index or '')}")
-    typer.echo(f"Open {address}{'#token=' + quote(token) if token else ''}    the API: {address}docs    stop: Ctrl-C")
-    if settings.hosts == ("*",) and not token:
-        typer.echo("Anyone who reaches this machine can search its pictures: --token asks for a word", err=True)
     log_lines()
-    serve_app(app, opened, seconds=seconds)
+
+    def announce() -> None:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{opened.getsockname()[1]}/"
+        if collection is not None:
+            typer.echo(f"{len(collection):,} pictures of {shown(index or '')}")
+        secret = f"#token={quote(token)}" if token else ""
+        typer.echo(f"Open {address}{secret}    the API: {address}docs    stop: Ctrl-C")
+        if settings.hosts == ("*",) and not token:
+            typer.echo("Anyone who reaches this machine can search its pictures: --token asks for a word", err=True)
+
+    serve_app(app, opened, seconds=seconds, announce=announce)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import uvicorn
@@ -38,17 +39,15 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
-def serve_app(app: FastAPI, opened: socket.socket, *, seconds: float) -> None:
+def serve_app(app: FastAPI, opened: socket.socket, *, seconds: float, announce: Callable[[], None]) -> None:
     """Serve until SIGTERM or Ctrl-C: requests in work are finished first; a second Ctrl-C does not wait for them.
 
     Args:
         app: to serve.
         opened: where.
         seconds: a request may take.
+        announce: say that it serves; from then on a signal ends it in good order.
     """
-    # uvicorn raises the signal that stopped it once more when it is done, which would end us with an error status
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, _done)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -57,8 +56,13 @@ def serve_app(app: FastAPI, opened: socket.socket, *, seconds: float) -> None:
         timeout_graceful_shutdown=int(seconds) + _GRACE,
         lifespan="on",
     )
-    uvicorn.Server(config).run(sockets=[opened])
+    server = uvicorn.Server(config)
 
+    def stop(number: int, frame: object) -> None:
+        """End soon: uvicorn takes signals later than we say that we serve, and raises once more what it took."""
+        server.should_exit = True
 
-def _done(number: int, frame: object) -> None:
-    """Take a signal that has been dealt with."""
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, stop)
+    announce()
+    server.run(sockets=[opened])
