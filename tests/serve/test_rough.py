@@ -109,7 +109,7 @@ def test_nothing_that_the_document_allows_makes_it_fail(server):
     checks.append(says.status_code_conformance)
     asked: Counter[str] = Counter()
     few = settings(
-        max_examples=60,
+        max_examples=30,
         deadline=None,
         phases=[Phase.generate],
         database=None,
@@ -127,4 +127,4 @@ def test_nothing_that_the_document_allows_makes_it_fail(server):
             except Unsatisfiable:  # a call without parameters cannot be made wrongly
                 assert not found.ok().body
     assert {"/api/search/text", "/api/search/picture", "/api/tags", "/api/explain", "/api/picture"} <= set(asked)
-    assert asked.total() > 500
+    assert asked.total() > 250

@@ -106,6 +106,7 @@ class Critic(nn.Module):
         norm: "batch" normalises grids over the batch, as DCGAN does; "spectral" bounds every layer; "none".
         match: "concat" lays the vector beside every place of the last grid, as GAN-CLS does; "projection" adds its
             product with the sum of the last grid.
+        beside: channels of a grid that another network sees in the picture and `also` joins to the last grid; 0: none.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Critic(nn.Module):
         channels: int = 3,
         norm: str = "batch",
         match: str = "concat",
+        beside: int = 0,
     ) -> None:
         super().__init__()
         if norm not in NORMS:
@@ -133,9 +135,11 @@ class Critic(nn.Module):
             layers.append(nn.LeakyReLU(LEAK))
         self.look = nn.Sequential(*layers)
         last = widths[-1]
-        beside = dim if match == "concat" else 0
+        self.other = self._bound(nn.Conv2d(beside, last, 3, padding=1)) if beside > 0 else None
+        known = last if self.other is None else 2 * last
+        said = dim if match == "concat" else 0
         self.text = self._bound(nn.Linear(code, dim if match == "concat" else last))
-        self.join = self._bound(nn.Conv2d(last + beside, last, 1 if beside > 0 else 3, padding=0 if beside > 0 else 1))
+        self.join = self._bound(nn.Conv2d(known + said, last, 1 if said > 0 else 3, padding=0 if said > 0 else 1))
         self.tell = self._bound(nn.Conv2d(last, 1, FIRST))
 
     def _bound(self, layer: nn.Conv2d | nn.Linear) -> nn.Module:
@@ -143,6 +147,11 @@ class Critic(nn.Module):
             return spectral_norm(layer)
         nn.init.normal_(layer.weight, std=STD)
         return layer
+
+    def also(self, grid: Float[Tensor, "b d 4 4"], seen: Float[Tensor, "b f h w"]) -> Float[Tensor, "b e 4 4"]:
+        """Join to what `look` makes of pictures what another network does, brought to the same places."""
+        assert self.other is not None
+        return torch.cat([grid, F.adaptive_avg_pool2d(F.leaky_relu(self.other(seen), LEAK), FIRST)], 1)
 
     def forward(self, grid: Float[Tensor, "b d 4 4"], code: Float[Tensor, "b e"]) -> Float[Tensor, " b"]:
         """Judge what `look` made of pictures, beside vectors; float32 whatever the layers compute in."""

@@ -1,5 +1,7 @@
 """Adaptation on handwritten digits of 8 x 8 pixels, against the same digits behind a fixed texture."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,7 @@ def domains(gap: float, seed: int):
     return x[:half], y[:half], (1 - gap) * x[half:] + gap * texture, y[half:]
 
 
+@cache
 def accuracy(system: str, gap: float, seed: int, **settings: object) -> float:
     source, label, target, hidden = domains(gap, seed)
     config = (

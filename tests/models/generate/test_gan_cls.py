@@ -1,5 +1,6 @@
 """GAN-CLS: what each player sees and learns from, wrong texts, mixtures, and that it comes to draw what is asked."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,12 @@ from diptych import models
 from diptych.core.batch import Batch, States
 from diptych.core.errors import UserError
 from diptych.models.generate.gan_cls import GanCls, strangers
+from diptych.models.onlooker import Onlooker
 from diptych.nn.canvas import Canvas, Critic, doublings
 from diptych.nn.standardise import Standardise
 from diptych.objectives.gan import as_false, as_real
-from tests.models.systems import SMALL, SMALL_GAN, SPEC, make_batch
+from diptych.train.checkpoint import save_model
+from tests.models.systems import SMALL, SMALL_CNN, SMALL_GAN, SPEC, make_batch
 
 
 def make(seed: int = 0, **settings: object) -> GanCls:
@@ -180,3 +183,60 @@ def test_states_are_understood_in_float32():
     model = make(text_train="frozen").eval()
     states = States(torch.zeros(2, 0, 16), torch.zeros(2, 0, dtype=torch.bool), torch.randn(2, 16).bfloat16())
     assert model.understand(Batch(text_states=states)).dtype == torch.float32
+
+
+@pytest.fixture
+def aligned(tmp_path):
+    """Return the folder of an aligned run whose pictures are twice as large as those that are drawn."""
+    module, spec = models.load("clip"), SPEC.model_copy(update={"image_size": 2 * SPEC.image_size})
+    settings = {**SMALL, **SMALL_CNN, "image_encoder": "resnet", "image_size": spec.image_size, "image_train": "all"}
+    config = module.Config.parse({name: settings[name] for name in settings if name in module.Config.model_fields})
+    torch.manual_seed(4)
+    model = module.build(config, spec)
+    record = {"system": "clip", "config": config.model_dump(mode="json"), "spec": spec.model_dump(mode="json")}
+    save_model(tmp_path / "aligned", model, record)
+    return tmp_path / "aligned", model.eval()
+
+
+def test_an_onlooker_says_what_its_tower_makes_of_each_place(aligned):
+    folder, model = aligned
+    pictures = torch.rand(2, 3, 16, 16, requires_grad=True)
+    seen = Onlooker(str(folder), width=9).see(pictures)
+    tokens = model.image_tower(F.interpolate(pictures, size=(32, 32), mode="bilinear")).tokens
+    places = F.layer_norm(tokens, tokens.shape[-1:])
+    assert seen.shape == (2, 9, 4, 4)
+    wide = Onlooker(str(folder), width=tokens.shape[-1]).see(pictures)  # a rotation keeps all products
+    flat = wide.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(flat @ flat.transpose(1, 2), places @ places.transpose(1, 2), rtol=1e-4, atol=1e-3)
+    seen.square().sum().backward()
+    assert bool((pictures.grad != 0).any())
+
+
+def test_with_an_onlooker_critic_and_generator_learn_through_it_and_it_learns_nothing(aligned):
+    folder, _ = aligned
+    model, batch = make(onlooker=str(folder), onlooker_width=6).train(), make_batch()
+    critic = slopes(model, batch, "critic")
+    assert any(name.startswith("critic.other") for name in critic)
+    assert "canvas" in {name.split(".")[0] for name in slopes(model, batch, "generator")}
+    assert not any("onlooker" in name for name in model.state_dict())
+    assert all(value.grad is None for value in model.onlooker._opened.parameters())
+
+
+def test_who_learnt_with_an_onlooker_draws_without_it(aligned):
+    folder, _ = aligned
+    model = make(onlooker=str(folder)).train()
+    model.loss(make_batch(), "critic")
+    shutil.rmtree(folder)
+    alone = make(onlooker=str(folder)).eval()
+    alone.load_state_dict(model.state_dict())
+    drawn = [one.eval().draw(make_batch(), torch.Generator().manual_seed(1)) for one in (model, alone)]
+    torch.testing.assert_close(*drawn)
+
+
+def test_an_onlooker_without_an_image_tower_is_refused(tmp_path):
+    module = models.load("question_only")
+    config = module.Config.parse({name: SMALL[name] for name in SMALL if name in module.Config.model_fields})
+    record = {"system": "question_only", "config": config.model_dump(mode="json"), "spec": SPEC.model_dump(mode="json")}
+    save_model(tmp_path, module.build(config, SPEC), record)
+    with pytest.raises(UserError, match="no image tower"):
+        make(onlooker=str(tmp_path)).loss(make_batch(), "critic")

@@ -9,7 +9,9 @@ Reference:
     is any of diptych's, frozen once it is trained elsewhere (`init` takes that of an earlier run, `text_encoder` a
     pretrained one), rather than a char-CNN-RNN; one that is not frozen learns with the critic. The networks are DCGAN's
     at any size, without the paper's residual bottlenecks. Options that are not the paper's: `game=hinge`,
-    `critic_norm=spectral` and `match=projection` (see `nn/canvas.py`), and `condition=everywhere`.
+    `critic_norm=spectral` and `match=projection` (see `nn/canvas.py`), `condition=everywhere`, and `onlooker`: a critic
+    that also sees what a trained tower makes of the picture (Sauer et al. 2021, Projected GANs, arXiv 2111.01007), here
+    one grid of it beside the critic's own and without differentiable augmentation.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from diptych.core.runtime import gather
 from diptych.encoders.base import TextEncoder
 from diptych.encoders.offers import Reads, Worded
 from diptych.encoders.towers import Count, TowerConfig, build_text
+from diptych.models.onlooker import Onlooker
 from diptych.nn.canvas import LEAK, Canvas, Critic
 from diptych.nn.standardise import Standardise
 from diptych.objectives.gan import as_false, as_real, critic_loss, generator_loss, mixed
@@ -59,6 +62,10 @@ class Config(TowerConfig):
     cls_weight: float = Field(default=0.5, ge=0, lt=1, description="of wrong texts among what is false; 0: none")
     interpolation: float = Field(default=1.0, ge=0, description="weight of texts between two texts; 0 is GAN-CLS")
     mix: float = Field(default=0.5, ge=0, le=1, description="share of a picture's own text in such a mixture")
+    onlooker: str = Field(
+        default="", description="run through whose frozen image tower the critic looks too; empty: none"
+    )
+    onlooker_width: Count = Field(default=128, description="numbers it is told of each place that the onlooker sees")
 
 
 class GanCls(Model, Phased, Fitted, Worded, ImageGenerator):
@@ -76,6 +83,7 @@ class GanCls(Model, Phased, Fitted, Worded, ImageGenerator):
         self.text_tower = text
         self.even = Standardise(text.dim) if text.frozen else None
         size, channels = spec.image_size, spec.channels
+        self.onlooker = Onlooker(config.onlooker, config.onlooker_width) if config.onlooker else None
         self.describe = nn.Linear(text.dim, config.text_code)
         self.canvas = Canvas(
             config.noise + config.text_code,
@@ -92,6 +100,7 @@ class GanCls(Model, Phased, Fitted, Worded, ImageGenerator):
             channels=channels,
             norm=config.critic_norm,
             match=config.match,
+            beside=0 if self.onlooker is None else config.onlooker_width,
         )
 
     def phases(self) -> dict[str, list[nn.Parameter]]:
@@ -138,6 +147,11 @@ class GanCls(Model, Phased, Fitted, Worded, ImageGenerator):
         states: States | None = batch.text_states
         return self.text_tower(batch.need("tokens"), batch.need("token_mask")) if states is None else states
 
+    def _look(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e 4 4"]:
+        """Read pictures in [-1, 1] as the critic does."""
+        grid: Tensor = self.critic.look(pictures)
+        return grid if self.onlooker is None else self.critic.also(grid, self.onlooker.see((pictures + 1) / 2))
+
     def _noise(self, text: Float[Tensor, "b d"]) -> Float[Tensor, "b z"]:
         noise = text.new_zeros(len(text), self.config.noise)
         return noise.normal_() if self.training else noise
@@ -151,9 +165,9 @@ class GanCls(Model, Phased, Fitted, Worded, ImageGenerator):
         game, config = self.config.game, self.config
         with torch.no_grad():
             drawn = self._drawn(text, self._noise(text))
-        seen = self.critic.look(image)
+        seen = self._look(image)
         real = self.critic(seen, text)
-        false = self.critic(self.critic.look(drawn), text)
+        false = self.critic(self._look(drawn), text)
         wrong = self._wrong(seen, text, batch) if config.cls_weight > 0 else real.new_zeros(())
         costs = as_real(real, game=game).mean(), wrong, as_false(false, game=game).mean()
         parts = dict(zip(("real", "wrong", "drawn"), (cost.detach() for cost in costs), strict=True))
@@ -187,7 +201,7 @@ class GanCls(Model, Phased, Fitted, Worded, ImageGenerator):
         return Loss(total, parts)
 
     def _judged(self, text: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
-        logits: Tensor = self.critic(self.critic.look(self._drawn(text, self._noise(text))), text)
+        logits: Tensor = self.critic(self._look(self._drawn(text, self._noise(text))), text)
         return logits
 
 
