@@ -58,6 +58,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
     "attention_vqa": [
         {**SMALL_ASK, "fusion": "attention"},
         {**SMALL_ASK, "fusion": "concat", "hops": 0, "image_encoder": "vit", "objective": "scores"},
+        {**SMALL_ASK, "fusion": "sum", "hops": 1, "film": 1},
         {**SMALL_ASK, "fusion": "sum"},
         {**SMALL_ASK, "fusion": "gated"},
         {**SMALL_ASK, "fusion": "tensor", "fusion_width": 4},

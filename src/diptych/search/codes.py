@@ -17,13 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int8, Int64
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diptych.core.errors import UserError
 from diptych.nn.linear import linear
-from diptych.search.sieve import BAND, TILE, Proposed, Sieve, lengths
+from diptych.search.sieve import BAND, TILE, Proposed, Sieve, lengths, reading, writing
 
 _GROUP = 16
 _GROUPS = TILE // _GROUP
@@ -60,11 +58,8 @@ class Codes(Sieve):
             FileNotFoundError: when there is none.
             UserError: when it cannot be read.
         """
-        file.stat()
-        try:
+        with reading(file):
             return cls(**load_file(file))
-        except (SafetensorError, TypeError):
-            raise UserError(f"{file} cannot be read: run `optimize` on the index to make it anew") from None
 
     def save(self, file: Path) -> None:
         """Write to a file.
@@ -73,10 +68,8 @@ class Codes(Sieve):
             OSError: when the disk is full.
         """
         parts = {"rotation": self.rotation, "values": self.values, "steps": self.steps, "errors": self.errors}
-        try:
+        with writing():
             save_file(parts, file)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
 
     def extended(self, vectors: Float32[np.ndarray, "n d"]) -> Codes:
         """Take in the whole tiles of rows that are not known yet: those from `len(self)` on."""

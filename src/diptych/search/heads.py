@@ -15,12 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from diptych.core.errors import UserError
 from diptych.search.exact import exact
-from diptych.search.sieve import BAND, TILE, Proposed, Sieve, lengths
+from diptych.search.sieve import BAND, TILE, Proposed, Sieve, lengths, reading, writing
 
 _COSTS = {8: (1024, 2_000_000), 1 << 30: (30_000, 8_000_000)}
 """What a row that is left costs, and a query by itself, in products of single numbers on the way through all rows; for
@@ -79,11 +77,8 @@ class Heads(Sieve):
             FileNotFoundError: when there is none.
             UserError: when it cannot be read.
         """
-        file.stat()
-        try:
+        with reading(file):
             return cls(**load_file(file))
-        except (SafetensorError, TypeError):
-            raise UserError(f"{file} cannot be read: run `optimize` on the index to make it anew") from None
 
     def save(self, file: Path) -> None:
         """Write to a file.
@@ -91,10 +86,8 @@ class Heads(Sieve):
         Raises:
             OSError: when the disk is full.
         """
-        try:
+        with writing():
             save_file({"directions": self.directions, "tiles": self.tiles, "most": self.most}, file)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
 
     def extended(self, vectors: Float32[np.ndarray, "n d"]) -> Heads:
         """Take in the whole tiles of rows that are not known yet."""

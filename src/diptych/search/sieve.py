@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
+from safetensors import SafetensorError
+
+from diptych.core.errors import UserError
 
 TILE = 4096
 """Rows that a sieve takes in together; later rows are compared in full until a tile of them is there."""
@@ -46,6 +51,30 @@ class SieveFacts:
     def quick(self) -> bool:
         """Say whether this sieve is of any use on this processor; codes are slower than no sieve without VNNI."""
         return quick_integers() or not self.file.startswith("codes-")
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Say of a sieve's file that cannot be read what to do.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        UserError: when it holds something else.
+    """
+    file.stat()
+    try:
+        yield
+    except (SafetensorError, TypeError):
+        raise UserError(f"{file} cannot be read: run `optimize` on the index to make it anew") from None
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Turn what safetensors raises into the OSError that it was, as of a full disk."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 class Sieve(ABC):

@@ -2,13 +2,14 @@
 
 With every `fusion` but one, stacked attention gathers what is seen, and the fusion makes one vector of that and the
 question; `sum` is then the network of the paper. With `fusion=attention`, the cells look at the words and the words
-at the cells; both are pooled, and added to what the question says as a whole.
+at the cells; both are pooled, and added to what the question says as a whole. With `film`, before any of this, the
+question steers some convolutions over the cells.
 
 Reference:
     Yang et al. 2015, Stacked Attention Networks, arXiv 1511.02274; Antol et al. 2015, VQA, arXiv 1505.00468; Anderson
-    et al. 2017, arXiv 1707.07998 (soft targets). The fusions: `diptych.nn.fusion`, and Tsai et al. 2019, arXiv
-    1906.00295. Any towers will do. New: in training some questions are asked without their picture (`blind`), so that
-    a run knows what the question alone would have told.
+    et al. 2017, arXiv 1707.07998 (soft targets); Perez et al. 2017, FiLM, arXiv 1709.07871. The fusions:
+    `diptych.nn.fusion`, and Tsai et al. 2019, arXiv 1906.00295. Any towers will do. New: in training some questions are
+    asked without their picture (`blind`), so that a run knows what the question alone would have told.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from diptych.encoders.offers import Reads, Towered
 from diptych.encoders.towers import Count, build_image, build_text
 from diptych.models.answering import AnswerConfig, AnswerModel, Question, read_question
 from diptych.nn.cells import Cells
+from diptych.nn.film import FiLM
 from diptych.nn.fusion import Fusion, build_fusion
 from diptych.nn.hops import StackedAttention
 from diptych.nn.streams import CrossStreams
@@ -44,6 +46,7 @@ class Config(AnswerConfig):
     rank: Count = Field(default=8, description="low_rank, mutan: terms of the sum")
     layers: Count = Field(default=1, description="attention: layers of each stream")
     heads: Count = Field(default=4, description="attention: heads")
+    film: int = Field(default=0, ge=0, description="blocks in which the question steers how cells are read first")
     positions: bool = Field(default=True, description="tell each cell its place in the grid")
     blind: float = Field(default=0.1, ge=0, lt=1, description="share of questions asked without picture in training")
 
@@ -64,6 +67,7 @@ class AttentionVQA(AnswerModel, Fitted, Towered):
         dim, both = config.dim, config.fusion == "attention"
         even = config.standardise and image.frozen
         self.cells = Cells(image.token_dim, image.dim, dim, positions=config.positions, standardise=even)
+        self.film = FiLM(dim, blocks=config.film) if config.film > 0 else None
         self.question = Question(text, dim, words=both, standardise=config.standardise)
         self.streams: CrossStreams | None = None
         self.hops: StackedAttention | None = None
@@ -88,6 +92,8 @@ class AttentionVQA(AnswerModel, Fitted, Towered):
         states = read_question(self.text_tower, batch)
         cells, mask, picture = self._see(batch)
         question = self.question(states)
+        if self.film is not None:
+            cells, picture = self.film(cells if picture is None else cells[picture], mask, question), None
         if self.streams is not None:
             words, real = self.question.read(states)
             each = cells if picture is None else cells.index_select(0, picture)
