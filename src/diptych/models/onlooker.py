@@ -19,24 +19,23 @@ from diptych.models.saved import open_model
 class Onlooker:
     """Sees the places of pictures; the run is opened when it is first asked, and who learnt with it needs it no more.
 
-    What the tower makes of each place is brought to one scale and turned by a fixed random matrix to `width` numbers,
-    as projected GANs mix channels, so that what is built on it does not depend on the tower's own width.
+    What the tower makes of each place is brought to one scale. Its channels are not mixed by a random matrix, as in
+    projected GANs: a critic learns faster from them as they are.
 
     Args:
         run: the folder.
-        width: numbers for each place.
+        width: numbers for each place, as many as the tower's; told, since the run may be gone when a system is loaded.
     """
 
     def __init__(self, run: str, width: int) -> None:
         self.run, self.width = run, width
         self._opened: ImageEncoder | None = None
-        self._turn = torch.empty(0)
 
     def see(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b {self.width} r r"]:
         """Look at pictures in [0, 1], of any size, with the gradient that leads back to them.
 
         Raises:
-            UserError: when the folder is no finished run, or one without an image tower or places in pictures.
+            UserError: when the folder is no finished run, one without an image tower, or one of another width.
         """
         tower = self._tower(pictures.device)
         size = tower.image_size
@@ -44,8 +43,8 @@ class Onlooker:
             pictures = F.interpolate(pictures.float(), size=(size, size), mode="bilinear", antialias=True)
         places = tower(pictures).tokens.float()
         side = round(places.shape[1] ** 0.5)
-        turned: Tensor = F.layer_norm(places, places.shape[-1:]) @ self._turn
-        return turned.transpose(1, 2).reshape(len(pictures), self.width, side, side)
+        grid: Tensor = F.layer_norm(places, places.shape[-1:]).transpose(1, 2)
+        return grid.reshape(len(pictures), self.width, side, side)
 
     def _tower(self, device: torch.device) -> ImageEncoder:
         if self._opened is None:
@@ -56,18 +55,12 @@ class Onlooker:
             if not isinstance(model, Sighted):
                 raise UserError(f"{self.run} is a {record['system']!r}, which has no image tower to look through")
             tower = model.image_tower
+            if tower.token_dim != self.width:
+                raise UserError(
+                    f"the image tower of {self.run} tells {tower.token_dim} numbers of each place, not {self.width}: "
+                    f"give onlooker_width={tower.token_dim}"
+                )
             tower.train_only(("",))  # a frozen tower would keep no gradient
             self._opened = tower.requires_grad_(False).eval()
-            self._turn = _turned(tower.token_dim, self.width)
-        self._turn = self._turn.to(device)
         opened: ImageEncoder = self._opened.to(device)
         return opened
-
-
-def _turned(inside: int, outside: int) -> Float[Tensor, "i o"]:
-    """Return a fixed matrix with orthogonal rows or columns, which keeps the size of what it turns on average."""
-    random = torch.Generator().manual_seed(0)
-    wide = max(inside, outside)
-    square: Tensor = torch.linalg.qr(torch.randn(wide, wide, dtype=torch.float64, generator=random))[0]
-    size: float = (inside / min(inside, outside)) ** 0.5
-    return square[:inside, :outside].float() * size

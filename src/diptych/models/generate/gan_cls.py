@@ -65,7 +65,9 @@ class Config(TowerConfig):
     onlooker: str = Field(
         default="", description="run through whose frozen image tower the critic looks too; empty: none"
     )
-    onlooker_width: Count = Field(default=128, description="numbers it is told of each place that the onlooker sees")
+    onlooker_width: Count = Field(
+        default=128, description="numbers that the onlooker tells of each place; its tower says how many"
+    )
 
 
 class GanCls(Model, Phased, Fitted, Worded, ImageGenerator):
