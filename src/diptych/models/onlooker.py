@@ -35,7 +35,8 @@ class Onlooker:
         """Look at pictures in [0, 1], of any size, with the gradient that leads back to them.
 
         Raises:
-            UserError: when the folder is no finished run, one without an image tower, or one of another width.
+            UserError: when the folder is no finished run, one without an image tower, one of another width, or
+                when its places are no square grid.
         """
         tower = self._tower(pictures.device)
         size = tower.image_size
@@ -43,6 +44,8 @@ class Onlooker:
             pictures = F.interpolate(pictures.float(), size=(size, size), mode="bilinear", antialias=True)
         places = tower(pictures).tokens.float()
         side = round(places.shape[1] ** 0.5)
+        if side * side != places.shape[1]:
+            raise UserError(f"the {places.shape[1]} places of the image tower of {self.run} are no square grid")
         grid: Tensor = F.layer_norm(places, places.shape[-1:]).transpose(1, 2)
         return grid.reshape(len(pictures), self.width, side, side)
 
