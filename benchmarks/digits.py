@@ -24,7 +24,7 @@ class Digits(Source):
     Args:
         images: `...-images-idx3-ubyte.gz`.
         labels: `...-labels-idx1-ubyte.gz`.
-        seed: of the patterns.
+        seed: of the patterns; where it is odd, the rows that are plain with an even one are changed, and others plain.
     """
 
     def __init__(self, images: Path, labels: Path, *, seed: int = 0) -> None:
@@ -39,15 +39,15 @@ class Digits(Source):
 
     def row(self, index: int) -> Row:
         """Return the digit as the label, and the domain."""
-        fields = {"label": str(self.labels[index]), "domain": CHANGED if index % 2 else PLAIN}
+        fields = {"label": str(self.labels[index]), "domain": PLAIN if self._plain(index) else CHANGED}
         return Row(self._key(index), (), SPLITS[self._splits[index]], fields)
 
     def picture(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """Draw the picture once; the few thousand that are asked for are kept."""
         if index not in self._drawn:
             digit = np.repeat(self.pixels[index][:, :, None], 3, axis=2)
-            plain = index % 2 == 0
-            self._drawn[index] = digit if plain else changed(digit, np.random.default_rng((self.seed, index)))
+            random = np.random.default_rng((self.seed, index))
+            self._drawn[index] = digit if self._plain(index) else changed(digit, random)
         return self._drawn[index]
 
     def splits(self) -> UInt8[np.ndarray, " n"]:
@@ -57,6 +57,9 @@ class Digits(Source):
     def fingerprint(self) -> str:
         """Name the files' size and the seed; the files themselves never change."""
         return f"digits-{len(self)}-{self.seed}-2"
+
+    def _plain(self, index: int) -> bool:
+        return (index + self.seed) % 2 == 0
 
     def _key(self, index: int) -> str:
         return f"digit-{index:05d}"

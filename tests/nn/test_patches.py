@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diptych.core.errors import UserError
-from diptych.nn.patches import PatchEmbed, patchify, sincos_positions, unpatchify
+from diptych.nn.patches import WAVES, PatchEmbed, patchify, place_waves, sincos_positions, unpatchify
 
 
 def test_patches_go_row_by_row_and_hold_height_width_channel():
@@ -64,3 +64,19 @@ def test_positions_equal_those_of_published_mae_weights():
     embeddings.initialize_weights()
     theirs = embeddings.position_embeddings[0, 1:]
     torch.testing.assert_close(sincos_positions(16, rows=3, columns=3), theirs, atol=1e-6, rtol=0)
+
+
+def test_waves_tell_columns_then_rows_whatever_the_size_of_the_grid():
+    fine, coarse = place_waves(6), place_waves(2)
+    assert fine.shape == (36, WAVES)
+    for side, waves in ((6, fine), (2, coarse)):
+        column, row = waves.view(side, side, 2, -1).unbind(2)
+        assert (column == column[:1]).all()
+        assert (row == row[:, :1]).all()
+        assert torch.equal(column.transpose(0, 1), row)
+    # the left upper quarter of a picture has its middle at 1/4 of each side
+    by_hand = [-0.5, *(wave(math.pi * turns / 4) for turns in (1, 2, 4, 8) for wave in (math.sin, math.cos))]
+    torch.testing.assert_close(coarse[0], torch.tensor(2 * by_hand), atol=1e-6, rtol=0)
+    # the middle of three places by three is that of one place that fills the picture
+    torch.testing.assert_close(place_waves(3)[4], place_waves(1)[0], atol=1e-6, rtol=0)
+    assert torch.cdist(fine, fine).add(10 * torch.eye(36)).min() > 0.5, "no two places read alike"

@@ -49,6 +49,9 @@ class CaptionConfig(ImageTowerConfig):
     decoder_layers: Count = Field(default=2, description="layers over the words")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="in encoder and decoder")
     positions: bool = Field(default=True, description="tell each cell its place in the grid")
+    places: Literal["learned", "fixed"] = Field(
+        default="learned", description="how it is told: by a learned map of waves, or by a fixed table of sines"
+    )
     tied: bool = Field(default=True, description="words go out by the matrix by which they come in")
     standardise: bool = Field(default=True, description="bring features of a frozen tower to one scale first")
     mirror: bool = Field(default=False, description="learn from mirrored pictures too; not where left and right matter")
@@ -76,7 +79,8 @@ class CaptionModel(Model, Captioner, Staged, Fitted, Rewarded, Sighted, ABC):
         super().__init__()
         self.image_tower, self.decoder, self.config = image, decoder, config
         even = config.standardise and image.frozen
-        self.cells = Cells(image.token_dim, image.dim, config.dim, positions=config.positions, standardise=even)
+        where, dim = config.positions, config.dim
+        self.cells = Cells(image.token_dim, image.dim, dim, positions=where, places=config.places, standardise=even)
         never = {spec.pad_id, spec.bos_id, spec.unk_id} - {spec.eos_id, -1}
         self.marks = Marks(spec.bos_id, spec.eos_id, spec.pad_id, tuple(sorted(never)))
         self.stage = STAGES[0]

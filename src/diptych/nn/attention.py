@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from diptych.core.errors import UserError
@@ -138,23 +138,27 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b q d"],
-        context: Float[Tensor, "b k c"] | None = None,
+        context: Float[Tensor, "i k c"] | None = None,
         mask: Bool[Tensor, "b k"] | None = None,
+        owner: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b q d"]:
         """Let each token of `x` look at the context, or at `x` itself.
 
         Args:
             x: the tokens that ask.
             context: the tokens looked at; `x` when None.
-            mask: which of the tokens looked at are real.
+            mask: which of the tokens looked at are real, for each row of `x`.
+            owner: whose context each row of `x` looks at, where rows share them; keys and values are made once for all.
 
         Returns:
             The answers; exactly zero for a token that sees nothing.
         """
         source = x if context is None else context
+        keys, values = self.key(source), self.value(source)
+        if owner is not None:
+            keys, values = keys.index_select(0, owner), values.index_select(0, owner)
         query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (self.query(x), self.key(source), self.value(source))
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query(x), keys, values)
         )
         seen = visible(mask, causal=self.causal, queries=x.shape[1])
         dropout = self.dropout if self.training else 0.0

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diptych.core.batch import States
 from diptych.core.errors import UserError
-from diptych.nn.patches import sincos_positions
+from diptych.nn.patches import WAVES, place_waves, sincos_positions
 from diptych.nn.standardise import Standardise
 
 
 class Cells(nn.Module):
     """A linear map of each place of the grid, its position added, and one token more for the summary.
 
+    A fixed table of sines was made for long rows: on a grid of 8 x 8 three quarters of its features are nearly the same
+    everywhere, and what lies left of what is learnt late or never. A learned map of a few waves, each as long as the
+    picture or a part of it, can make a place as loud as the data asks.
+
     Args:
         token_dim: width of the tower's tokens.
         summary_dim: width of its summary.
         dim: width of the result.
         positions: add to each place where it is; a grid must be square then.
+        places: how it is told: "learned" (a map of waves) or "fixed" (the sines and cosines of MAE).
         standardise: bring every feature to mean 0 and deviation 1 over the data, once `look` and `settle` were called.
     """
 
     def __init__(
-        self, token_dim: int, summary_dim: int, dim: int, *, positions: bool = True, standardise: bool = False
+        self,
+        token_dim: int,
+        summary_dim: int,
+        dim: int,
+        *,
+        positions: bool = True,
+        places: Literal["learned", "fixed"] = "fixed",
+        standardise: bool = False,
     ) -> None:
         super().__init__()
         self.positions, self.dim, self.standardised = positions, dim, standardise
         self.even_cells = Standardise(token_dim) if standardise else None
         self.even_summary = Standardise(summary_dim) if standardise else None
         self.cells, self.summary = nn.Linear(token_dim, dim), nn.Linear(summary_dim, dim)
+        self.place = nn.Linear(WAVES, dim) if positions and places == "learned" else None
 
     def forward(self, states: States) -> tuple[Float[Tensor, "b n d"], Bool[Tensor, "b n"]]:
         """Return the tokens, the summary first, and which are real.
@@ -63,4 +78,7 @@ class Cells(nn.Module):
         side = round(count**0.5)
         if side * side != count:
             raise UserError(f"{count} cells are no square grid: set positions=false for this image tower")
-        return sincos_positions(self.dim, rows=side, columns=side).to(cells)
+        if self.place is None:
+            return sincos_positions(self.dim, rows=side, columns=side).to(cells)
+        told: Tensor = self.place(place_waves(side).to(cells))
+        return told

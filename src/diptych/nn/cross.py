@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from diptych.nn.attention import Attention
+from diptych.nn.pool import masked_mean
 from diptych.nn.transformer import MLP
 
 
@@ -45,12 +46,66 @@ class CrossBlock(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t d"],
-        context: Float[Tensor, "b n c"],
+        context: Float[Tensor, "i n c"],
         mask: Bool[Tensor, "b t"] | None = None,
         context_mask: Bool[Tensor, "b n"] | None = None,
+        owner: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """Transform the tokens; the masks say which of them, and which of the context's, are real."""
+        """Transform the tokens.
+
+        Args:
+            x: the tokens.
+            context: what they look at.
+            mask: which tokens are real.
+            context_mask: which of what each row looks at is real.
+            owner: whose context each row looks at, where rows share them.
+        """
         x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
-        x = x + self.dropout(self.cross(self.cross_norm(x), context, context_mask))
+        x = x + self.dropout(self.cross(self.cross_norm(x), context, context_mask, owner))
         y: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
         return y
+
+
+class CrossReader(nn.Module):
+    """Words that look at each other and at the cells of a picture, block by block, and are pooled at the end.
+
+    Args:
+        dim: width of both.
+        heads: attention heads.
+        layers: blocks.
+        hidden: width inside the MLPs.
+        dropout: chance in [0, 1).
+
+    Reference:
+        Li et al. 2021, ALBEF, arXiv 2107.07651 (the multimodal encoder). Words are pooled by their mean, for there may
+        be no class token among them.
+    """
+
+    def __init__(self, dim: int, heads: int, layers: int, *, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            CrossBlock(dim, heads, context=dim, hidden=hidden, dropout=dropout) for _ in range(layers)
+        )
+        self.cell_norm, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        words: Float[Tensor, "b t d"],
+        real: Bool[Tensor, "b t"],
+        cells: Float[Tensor, "i n d"],
+        mask: Bool[Tensor, "b n"],
+        picture: Int[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b d"]:
+        """Return one vector of both for each question.
+
+        Args:
+            words: of the questions.
+            real: which of them are no padding.
+            cells: of each picture, once.
+            mask: which cells each question may see.
+            picture: whose each question is; in order when None.
+        """
+        cells = self.cell_norm(cells)
+        for block in self.blocks:
+            words = block(words, cells, real, mask, picture)
+        return masked_mean(self.norm(words), real)

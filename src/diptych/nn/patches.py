@@ -44,6 +44,11 @@ def unpatchify(patches: Shaped[Tensor, "b p d"], patch: int, *, rows: int) -> Sh
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, rows * patch, columns * patch)
 
 
+OCTAVES = 4
+WAVES = 2 * (1 + 2 * OCTAVES)
+"""Waves that tell a place along each axis, and numbers that `place_waves` makes of a place."""
+
+
 def sincos_positions(dim: int, *, rows: int, columns: int) -> Float[Tensor, "p d"]:
     """Make fixed positions for a grid, row by row: the first half of the width tells the column, the second the row.
 
@@ -63,6 +68,26 @@ def sincos_positions(dim: int, *, rows: int, columns: int) -> Float[Tensor, "p d
     )
     angles = [place.reshape(-1, 1) * frequency for place in (column, row)]
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1).float()
+
+
+def place_waves(side: int, *, octaves: int = OCTAVES) -> Float[Tensor, "p w"]:
+    """Tell where each place of a square grid lies, row by row, in terms that do not depend on the grid's size.
+
+    Of the column, then of the row: the place itself in (-1, 1), and sines and cosines of half a wave, one, two, and so
+    on, across the picture.
+
+    Args:
+        side: places in a row.
+        octaves: waves of each axis, each half as long as the one before.
+    """
+    place = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    row, column = torch.meshgrid(place, place, indexing="ij")
+    waves = []
+    for axis in (column.reshape(-1), row.reshape(-1)):
+        waves.append(2 * axis - 1)
+        for octave in range(octaves):
+            waves += [(torch.pi * 2**octave * axis).sin(), (torch.pi * 2**octave * axis).cos()]
+    return torch.stack(waves, dim=1).float()
 
 
 class PatchEmbed(nn.Module):

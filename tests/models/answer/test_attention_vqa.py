@@ -13,7 +13,7 @@ from diptych.nn.fusion import FUSIONS
 from tests.models.systems import SMALL_ASK, SPEC, make_batch
 
 SMALL = {**SMALL_ASK, "dim": 16, "text_dim": 16, "text_heads": 2, "text_layers": 1}
-EVERY = pytest.mark.parametrize("fusion", ["attention", *FUSIONS])
+EVERY = pytest.mark.parametrize("fusion", ["attention", "cross_attention", *FUSIONS])
 
 
 def small(**changed):
@@ -42,8 +42,9 @@ def test_training_may_hide_every_picture(fusion):
     )
 
 
-def test_pictures_in_a_row_are_encoded_once():
-    model, batch = small().eval(), make_batch()
+@pytest.mark.parametrize("changed", [{}, {"fusion": "cross_attention", "layers": 2, "encoder_layers": 1}])
+def test_pictures_in_a_row_are_encoded_once(changed):
+    model, batch = small(**changed).eval(), make_batch()
     seen = []
     model.image_tower.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
     whole = model.logits(batch)

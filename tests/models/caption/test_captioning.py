@@ -165,8 +165,8 @@ def test_frozen_features_are_brought_to_one_scale_and_stand_in_for_pixels():
 
 def test_cells_tell_their_places_only_where_asked_and_on_a_square_grid():
     batch = make_batch()
-    for positions in (True, False):
-        model = small("cnn_captioner", positions=positions).eval()
+    for positions, places in ((True, "learned"), (True, "fixed"), (False, "learned")):
+        model = small("cnn_captioner", positions=positions, places=places).eval()
         states = model.image_tower(batch.image)
         order = torch.tensor([2, 0, 3, 1])
         turned = States(states.tokens[:, order], states.mask, states.summary)
