@@ -71,7 +71,7 @@ def test_maps_are_falls_of_the_log_probability_and_words_too(model, tokenizer, s
     assert found.tokens.max() > 1e-3
 
 
-@pytest.mark.parametrize("fusion", ["attention", "sum"])
+@pytest.mark.parametrize("fusion", ["attention", "cross_attention", "sum"])
 @pytest.mark.parametrize("method", ["auto", "occlusion", "gradcam", "hirescam", "random"])
 def test_the_likeliest_answer_is_explained_by_every_method_that_can(tokenizer, spec, fusion, method):
     model = made(spec, **SMALL_ASK, fusion=fusion)
@@ -107,8 +107,29 @@ def test_relevance_goes_through_what_the_words_saw_of_the_cells(tokenizer, spec,
         layer.cross.watch = None
     explain(model, tokenizer, spec, image, QUESTION, method="relevance")
     assert all(layer.cross.watch is None for layer in (*model.streams.words, *model.streams.cells))
-    with pytest.raises(UserError, match=r"AttentionVQA has no two streams.*fusion=attention has"):
+    with pytest.raises(UserError, match=r"AttentionVQA has no two streams.*fusion=attention and"):
         explain(made(spec, **SMALL_ASK, fusion="sum"), tokenizer, spec, image, QUESTION, method="relevance")
+
+
+def test_relevance_of_a_reader_follows_words_to_words_and_words_to_cells(tokenizer, spec):
+    model, image = made(spec, **SMALL_ASK, fusion="cross_attention", layers=1, encoder_layers=1), picture()
+    tokens, content = read_by(tokenizer, QUESTION, spec.context)
+    found = evidence_of(model, image, tokens, content, torch.tensor([1]), method="relevance").maps[0]
+    states, seen, block = model.image_tower(image[None]), [], model.reader.blocks[0]
+    for attention in (block.attention, block.cross):
+        attention.watch = lambda weights: seen.append(weights.detach().requires_grad_()) or seen[-1]
+    real = torch.ones_like(tokens[None], dtype=torch.bool)
+    cells = States(states.tokens.detach().requires_grad_(), states.mask, states.summary)
+    value = model.logits(Batch(image_states=cells, tokens=tokens[None], token_mask=real))[0].log_softmax(0)[1]
+    told, saw = (
+        (weights * slope).clamp(min=0)[0].mean(0)
+        for weights, slope in zip(seen, torch.autograd.grad(value, seen), strict=True)
+    )
+    heard = told / told.sum(1, keepdim=True).clamp(min=1e-9) + torch.eye(len(tokens))
+    wanted = (heard.T @ saw).mean(0)[1:].detach()
+    assert torch.allclose(found.flatten(), wanted, atol=1e-6)
+    assert found.any()
+    assert block.cross.watch is not None, "this test's own"
 
 
 def test_another_answer_can_be_asked_about(model, tokenizer, spec):

@@ -1,8 +1,9 @@
 """Relevance through the attention between picture and question: how much each cell did for an answer.
 
 Reference:
-    Chefer et al. 2021, arXiv 2103.15679, the rule for cross-attention. Here every layer looks at the other side's first
-    tokens, so what the layers add up to is the sum of what each would alone.
+    Chefer et al. 2021, arXiv 2103.15679, the rules for cross-attention and self-attention. In two streams every layer
+    looks at the other side's first tokens, so what the layers add up to is the sum of what each would alone. What the
+    cells told each other before the words looked is not followed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from diptych.core.errors import UserError
 from diptych.explain.relevance import Both, positive
 from diptych.nn.attention import Attention
+from diptych.nn.cross import CrossBlock, CrossReader
 from diptych.nn.streams import CrossStreams
 
 Values = Callable[[Tensor], Tensor]
@@ -27,7 +29,7 @@ def relevance_between(model: nn.Module, values: Values, cells: Float[Tensor, "1 
     """Say for each value how relevant each cell was for the words that looked at it.
 
     Args:
-        model: with two streams that look at each other.
+        model: with two streams that look at each other, or a reader whose words look at themselves and at the cells.
         values: what is explained; in one pass through the model.
         cells: of the image tower, in their order. What else the words look at (a summary) stands before them.
 
@@ -37,35 +39,58 @@ def relevance_between(model: nn.Module, values: Values, cells: Float[Tensor, "1 
     Raises:
         UserError: for a model without such streams.
     """
-    streams = [part for part in model.modules() if isinstance(part, CrossStreams)]
-    if len(streams) != 1:
+    parts = [part for part in model.modules() if isinstance(part, CrossStreams | CrossReader)]
+    if len(parts) != 1:
         raise UserError(
-            f"{type(model).__name__} has no two streams that look at each other (fusion=attention has), through which "
-            "relevance goes: method=occlusion and method=gradcam explain it"
+            f"{type(model).__name__} has no two streams that look at each other (fusion=attention and "
+            "fusion=cross_attention have), through which relevance goes: method=occlusion and method=gradcam explain it"
         )
+    one = parts[0]
+    own, other = (one.words, one.cells) if isinstance(one, CrossStreams) else _in_turn(one)
     with torch.enable_grad(), ExitStack() as undo:
-        seen: dict[str, list[Tensor]] = {"words": [], "cells": []}
-        for name, layers in (("words", streams[0].words), ("cells", streams[0].cells)):
-            for attention in (part for part in layers.modules() if isinstance(part, Attention)):
-                attention.watch = _keep(seen[name])
+        seen: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for kept, layers in zip(seen, (own, other), strict=True):
+            for attention in (part for layer in layers for part in layer.modules() if isinstance(part, Attention)):
+                attention.watch = _keep(kept)
                 undo.callback(setattr, attention, "watch", None)
         found = values(cells.detach().requires_grad_())
-        return torch.stack([_of(value, seen["words"], seen["cells"], cells.shape[1]) for value in found])
+        gather = _across if isinstance(one, CrossStreams) else _through
+        return torch.stack([gather(*_weighed(value, *seen))[-cells.shape[1] :] for value in found]).to(cells.device)
 
 
-def _of(value: Float[Tensor, ""], words: list[Tensor], cells: list[Tensor], count: int) -> Float[Tensor, " n"]:
-    slopes = torch.autograd.grad(value, [*words, *cells], retain_graph=True, allow_unused=True, materialize_grads=True)
-    total = torch.zeros(count, device=value.device)
-    for number, (saw, seen) in enumerate(zip(words, cells, strict=True)):
-        word_saw = positive(saw[0].detach(), slopes[number][0])
-        cell_saw = positive(seen[0].detach(), slopes[len(words) + number][0])
-        both = Both.begin(*word_saw.shape).after_cross(word_saw.cpu(), cell_saw.cpu())
-        total += both.sq.mean(0)[-count:].to(total)
-    return total
+def _in_turn(reader: CrossReader) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """Return the attention of each block to the cells, and that of the words to themselves."""
+    blocks = [block for block in reader.blocks if isinstance(block, CrossBlock)]
+    return nn.ModuleList(block.cross for block in blocks), nn.ModuleList(block.attention for block in blocks)
+
+
+def _weighed(
+    value: Float[Tensor, ""], one: list[Tensor], other: list[Tensor]
+) -> tuple[list[Float[Tensor, "q k"]], list[Float[Tensor, "_ _"]]]:
+    """Return what was seen in each layer, as far as more of it would raise the value."""
+    slopes = torch.autograd.grad(value, [*one, *other], retain_graph=True, allow_unused=True, materialize_grads=True)
+    found = [positive(saw[0].detach(), slope[0]).cpu() for saw, slope in zip([*one, *other], slopes, strict=True)]
+    return found[: len(one)], found[len(one) :]
+
+
+def _across(words: list[Tensor], cells: list[Tensor]) -> Float[Tensor, " n"]:
+    """Add up what the words saw, layer by layer."""
+    both = [Both.begin(*saw.shape).after_cross(saw, seen).sq.mean(0) for saw, seen in zip(words, cells, strict=True)]
+    return torch.stack(both).sum(0)
+
+
+def _through(saw: list[Tensor], words: list[Tensor]) -> Float[Tensor, " n"]:
+    """Follow words that look at each other, then at the cells, block by block."""
+    both = Both.begin(*saw[0].shape)
+    for looked, told in zip(saw, words, strict=True):
+        both = both.after_self(told).after_cross(looked)
+    return both.sq.mean(0)
 
 
 def _keep(seen: list[Tensor]) -> Callable[[Tensor], Tensor]:
     def keep(weights: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        if not weights.requires_grad:  # before a word has seen a cell, in a model whose weights are at rest
+            weights = weights.detach().requires_grad_()
         seen.append(weights)
         return weights
 
