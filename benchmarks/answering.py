@@ -1,6 +1,7 @@
 r"""Make the tables of answering in `docs/results.md` anew: every fusion beside what sees no picture.
 
-Each contest is one `diptych compare`, so that a killed run goes on when the command is typed again.
+Each contest is one `diptych compare`, so that a killed run goes on when the command is typed again. That on scenes
+begins with the image tower of a run that described them (benchmarks/begun.py).
 
     python -m benchmarks.answering --only scenes-answers
     python -m benchmarks.answering --daquar qa.jsonl --image-encoder MOBILENET_V2_FOLDER --text-encoder MINILM_FOLDER
@@ -13,18 +14,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.begun import captions
 from benchmarks.results import Contest, hold, put, spread, table
 
-SCENES = "scenes:8000?captions=1"
+SCENES = "scenes:20000?captions=1"
 KINDS = ("colour", "shape", "size", "count", "exists", "relation")
 FUSIONS = ("concat", "sum", "gated", "tensor", "low_rank", "mlb", "mutan", "weighted")
 ALL = ("question_only", "attention=attention_vqa", *(f"{name}=attention_vqa:fusion={name}" for name in FUSIONS))
-BEST = ("question_only", "attention=attention_vqa")
 
 
 def contests(options: argparse.Namespace) -> Iterator[tuple[str, Contest]]:
     """Yield the contests that can be held with what was given."""
-    yield "scenes-answers", Contest(SCENES, BEST, "scenes-answers", {"workers": "1"})
+    if not options.only or "scenes-answers" in options.only:
+        begun = f"cross_attention=attention_vqa:init={captions(options.out)}"
+        yield "scenes-answers", Contest(SCENES, ("question_only", begun), "scenes-answers", {"workers": "1"})
     if options.daquar is not None:
         towers = {"image_encoder": options.image_encoder, "text_encoder": options.text_encoder, "workers": "1"}
         yield "daquar", Contest(options.daquar, ALL, "daquar", towers)

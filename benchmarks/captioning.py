@@ -1,6 +1,7 @@
 r"""Make the tables of captioning in `docs/results.md` anew: both captioners on scenes, and Flickr8k in two stages.
 
-Each training goes on where it was stopped when the command is typed again.
+Each training goes on where it was stopped when the command is typed again. Those on scenes begin with an image tower
+that was taught single objects (benchmarks/begun.py).
 
     python -m benchmarks.captioning --only scenes-captions
     python -m benchmarks.captioning --flickr8k captions.jsonl --image-encoder MOBILENET_V2_FOLDER
@@ -14,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.begun import DESCRIBED, shapes
 from benchmarks.results import Contest, diptych, hold, put, spread, table
 from diptych.train.experiment import SCORES
 
-SCENES = "scenes:6000?captions=5"
 BOTH = ("meshed_memory", "cnn_captioner")
 COLUMNS = {"CIDEr-D": "cider_d", "BLEU-4": "bleu4", "ROUGE-L": "rouge_l", "words": "words"}
 SHARE = 0.3
@@ -66,10 +67,10 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if not options.only or "scenes-captions" in options.only:
-        contest = Contest(SCENES, BOTH, "scenes-captions", {"workers": "1"})
-        put(
-            "scenes-captions", scenes_table(hold(contest, options.out / "scenes-captions", seeds=options.seeds, jobs=0))
-        )
+        settings = {"workers": "1", "init": str(shapes(options.out))}
+        contest = Contest(DESCRIBED, BOTH, "scenes-captions", settings)
+        found = hold(contest, options.out / "scenes-captions", seeds=options.seeds, jobs=0)
+        put("scenes-captions", scenes_table(found))
     if options.flickr8k is not None and (not options.only or "flickr8k-captions" in options.only):
         put("flickr8k-captions", stages(options.flickr8k, options.image_encoder, options.out / "flickr8k-captions"))
 

@@ -76,6 +76,8 @@ class CrossReader(nn.Module):
         hidden: width inside the MLPs.
         dropout: chance in [0, 1).
 
+    What each part adds is drawn smaller by (3 * layers)^-1/2, so that words stay themselves at first.
+
     Reference:
         Li et al. 2021, ALBEF, arXiv 2107.07651 (the multimodal encoder). Words are pooled by their mean, for there may
         be no class token among them.
@@ -83,9 +85,11 @@ class CrossReader(nn.Module):
 
     def __init__(self, dim: int, heads: int, layers: int, *, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            CrossBlock(dim, heads, context=dim, hidden=hidden, dropout=dropout) for _ in range(layers)
-        )
+        blocks = [CrossBlock(dim, heads, context=dim, hidden=hidden, dropout=dropout) for _ in range(layers)]
+        for block in blocks:
+            for part in (block.attention, block.cross, block.mlp):
+                part.reset(out_scale=(3 * layers) ** -0.5)
+        self.blocks = nn.ModuleList(blocks)
         self.cell_norm, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
 
     def forward(

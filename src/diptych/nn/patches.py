@@ -80,14 +80,11 @@ def place_waves(side: int, *, octaves: int = OCTAVES) -> Float[Tensor, "p w"]:
         side: places in a row.
         octaves: waves of each axis, each half as long as the one before.
     """
-    place = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    row, column = torch.meshgrid(place, place, indexing="ij")
-    waves = []
-    for axis in (column.reshape(-1), row.reshape(-1)):
-        waves.append(2 * axis - 1)
-        for octave in range(octaves):
-            waves += [(torch.pi * 2**octave * axis).sin(), (torch.pi * 2**octave * axis).cos()]
-    return torch.stack(waves, dim=1).float()
+    place = (torch.arange(side, dtype=torch.float64).unsqueeze(1) + 0.5) / side
+    angle = torch.pi * place * 2.0 ** torch.arange(octaves, dtype=torch.float64)
+    waves = torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
+    axis = torch.cat([2 * place - 1, waves], dim=1)
+    return torch.cat([axis.repeat(side, 1), axis.repeat_interleave(side, dim=0)], dim=1).float()
 
 
 class PatchEmbed(nn.Module):
