@@ -50,7 +50,7 @@ def log_probs(model, image, tokens):
 
 def test_maps_are_falls_of_the_log_probability_and_words_too(model, tokenizer, spec):
     image, (tokens, content) = picture(), read_by(tokenizer, QUESTION, spec.context)
-    found = evidence_of(model, image, tokens, content, torch.tensor([2, 0]))
+    found = evidence_of(model, image, tokens, content, torch.tensor([2, 0]), method="occlusion")
     assert found.maps.shape == (2, CELLS, CELLS)
     whole = log_probs(model, image, tokens)
     blank = image.flatten(1).median(1).values[:, None, None]
@@ -109,6 +109,16 @@ def test_relevance_goes_through_what_the_words_saw_of_the_cells(tokenizer, spec,
     assert all(layer.cross.watch is None for layer in (*model.streams.words, *model.streams.cells))
     with pytest.raises(UserError, match=r"AttentionVQA has no two streams.*fusion=attention and"):
         explain(made(spec, **SMALL_ASK, fusion="sum"), tokenizer, spec, image, QUESTION, method="relevance")
+
+
+@pytest.mark.parametrize(
+    ("fusion", "meant"), [("attention", "relevance"), ("cross_attention", "relevance"), ("gated", "occlusion")]
+)
+def test_auto_is_relevance_where_words_look_at_cells(tokenizer, spec, fusion, meant):
+    model = made(spec, **SMALL_ASK, fusion=fusion)
+    found = explain(model, tokenizer, spec, picture(), QUESTION)
+    assert found.method == meant
+    assert (found.heat == explain(model, tokenizer, spec, picture(), QUESTION, method=meant).heat).all()
 
 
 def test_relevance_of_a_reader_follows_words_to_words_and_words_to_cells(tokenizer, spec):

@@ -39,7 +39,7 @@ def relevance_between(model: nn.Module, values: Values, cells: Float[Tensor, "1 
     Raises:
         UserError: for a model without such streams.
     """
-    parts = [part for part in model.modules() if isinstance(part, CrossStreams | CrossReader)]
+    parts = crossings(model)
     if len(parts) != 1:
         raise UserError(
             f"{type(model).__name__} has no two streams that look at each other (fusion=attention and "
@@ -56,6 +56,11 @@ def relevance_between(model: nn.Module, values: Values, cells: Float[Tensor, "1 
         found = values(cells.detach().requires_grad_())
         gather = _across if isinstance(one, CrossStreams) else _through
         return torch.stack([gather(*_weighed(value, *seen))[-cells.shape[1] :] for value in found]).to(cells.device)
+
+
+def crossings(model: nn.Module) -> list[CrossStreams | CrossReader]:
+    """List the parts of a model in which words look at cells, as far as relevance can be followed through them."""
+    return [part for part in model.modules() if isinstance(part, CrossStreams | CrossReader)]
 
 
 def _in_turn(reader: CrossReader) -> tuple[nn.ModuleList, nn.ModuleList]:

@@ -18,6 +18,7 @@ from diptych.explain.answer import evidence_of
 from diptych.explain.caption import maps_of_words
 from diptych.explain.maps import resized
 from diptych.explain.pair import explain_pair
+from diptych.explain.told import meant
 from diptych.explain.words import by_word, read_by, tokens_of_words
 from diptych.models.answering import AnswerModel
 from diptych.models.captioning import CaptionModel
@@ -140,8 +141,8 @@ def _of_caption(
         heat=_unit(resized(maps.sum(0), spec.image_size)).numpy(),
         words=tuple(zip(words, weights.tolist(), strict=True)),
         score=score,
-        method=_said(method),
-        word_method=_said(method),
+        method=meant(model, method),
+        word_method=meant(model, method),
         picture=pixels.permute(1, 2, 0).cpu().numpy(),
         text=text,
         by_word=torch.stack([_unit(resized(each, spec.image_size)) for each in maps]).numpy(),
@@ -174,7 +175,7 @@ def _of_answer(
         heat=maps[0],
         words=tuple(by_word(tokenizer, question, found.tokens)),
         score=float(chances[first].log()),
-        method=_said(method),
+        method=meant(model, method),
         word_method="occlusion",
         picture=pixels.permute(1, 2, 0).cpu().numpy(),
         text=question,
@@ -182,10 +183,6 @@ def _of_answer(
         answers=tuple((spec.answers[place], float(chances[place])) for place in shown),
         by_answer=maps,
     )
-
-
-def _said(method: str) -> str:
-    return "occlusion" if method == "auto" else method
 
 
 def _unit(heat: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:

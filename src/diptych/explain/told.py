@@ -14,7 +14,7 @@ from diptych.core.batch import Batch
 from diptych.core.errors import UserError, unknown
 from diptych.core.model import Model
 from diptych.encoders.offers import Sighted
-from diptych.explain.crossing import relevance_between
+from diptych.explain.crossing import crossings, relevance_between
 from diptych.explain.gradcam import cells_for
 from diptych.explain.maps import CAMS, square
 from diptych.explain.occlusion import CELLS, without_parts
@@ -31,9 +31,9 @@ def maps_of(told: Told, model: Model, image: Shaped[Tensor, "c h w"], *, method:
         told: what is explained.
         model: that tells it.
         image: of the model's size, on its device.
-        method: "auto" and "occlusion" cover one part of the picture after another; "gradcam" and "hirescam" follow the
-            gradient to the cells of the image tower; "relevance" goes through the attention between a question and
-            the cells; "random".
+        method: "occlusion" covers one part of the picture after another; "gradcam" and "hirescam" follow the gradient
+            to the cells of the image tower; "relevance" goes through the attention between a question and the cells;
+            "random"; "auto" is what `meant` says.
 
     Returns:
         Evidence of each place, >= 0: by occlusion the fall of the log-probability in nats.
@@ -43,17 +43,28 @@ def maps_of(told: Told, model: Model, image: Shaped[Tensor, "c h w"], *, method:
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
+    method = meant(model, method)
     if method in (*CAMS, "relevance"):
         return _by_cells(told, model, image, method)
     with torch.no_grad():
         if method == "random":
             return torch.rand(told(Batch(image=image[None])).shape[1], CELLS, CELLS)
-        if method in ("auto", "occlusion"):
+        if method == "occlusion":
             return without_parts(lambda images: told(Batch(image=images)), image).cpu()
     raise UserError(
         f"{method} follows attention inside two towers that meet in a cosine, which {type(model).__name__} has not: "
         "method=occlusion and method=gradcam explain it"
     )
+
+
+def meant(model: Model, method: str) -> str:
+    """Return what "auto" stands for: relevance where words look at cells by attention alone, else occlusion.
+
+    Through attention the evidence of trained answerers points into the thing more often (docs/explaining.md).
+    """
+    if method != "auto":
+        return method
+    return "relevance" if len(crossings(model)) == 1 else "occlusion"
 
 
 def _by_cells(told: Told, model: Model, image: Shaped[Tensor, "c h w"], method: str) -> Float[Tensor, "s i j"]:
