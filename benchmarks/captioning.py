@@ -21,7 +21,7 @@ from diptych.train.experiment import SCORES
 
 BOTH = ("meshed_memory", "cnn_captioner")
 COLUMNS = {"CIDEr-D": "cider_d", "BLEU-4": "bleu4", "ROUGE-L": "rouge_l", "words": "words"}
-SHARE = 0.3
+SHARE = 0.6
 """Epochs of self-critical training."""
 
 
