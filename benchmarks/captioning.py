@@ -45,7 +45,8 @@ def stages(data: str, encoder: str, out: Path) -> list[str]:
     if not (words / SCORES).is_file():
         diptych("train", "meshed_memory", data, "--out", str(words), *common, "--set", "self_critical=false")
     if not (reward / SCORES).is_file():
-        later = ("--set", f"init={words}", "--set", f"stage_epochs=words:0,reward:{SHARE}")
+        later = ("--set", f"init={words}", "--set", "self_critical=true")
+        later += ("--set", f"stage_epochs=words:0,reward:{SHARE}")
         diptych("train", "meshed_memory", data, "--out", str(reward), *common, *later)
     rows = []
     for name, run in (("words (cross-entropy)", words), ("then CIDEr-D (self-critical)", reward)):

@@ -44,11 +44,6 @@ def unpatchify(patches: Shaped[Tensor, "b p d"], patch: int, *, rows: int) -> Sh
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, rows * patch, columns * patch)
 
 
-OCTAVES = 4
-WAVES = 2 * (1 + 2 * OCTAVES)
-"""Waves that tell a place along each axis, and numbers that `place_waves` makes of a place."""
-
-
 def sincos_positions(dim: int, *, rows: int, columns: int) -> Float[Tensor, "p d"]:
     """Make fixed positions for a grid, row by row: the first half of the width tells the column, the second the row.
 
@@ -68,6 +63,11 @@ def sincos_positions(dim: int, *, rows: int, columns: int) -> Float[Tensor, "p d
     )
     angles = [place.reshape(-1, 1) * frequency for place in (column, row)]
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1).float()
+
+
+OCTAVES = 4
+WAVES = 2 * (1 + 2 * OCTAVES)
+"""Waves that tell a place along each axis, and numbers that `place_waves` makes of a place."""
 
 
 def place_waves(side: int, *, octaves: int = OCTAVES) -> Float[Tensor, "p w"]:
